@@ -1,0 +1,160 @@
+"""What an operator may decide. From the environment (``PARLEY_…``, ``__`` between levels), then ``.env``, then
+``settings.toml`` (or the file that ``PARLEY_SETTINGS`` names), then these defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RoleUrls(_Section):
+    """One URL for each database role; where a role has none, ``postgres.url`` with a password made by `parley up`."""
+
+    command_api: SecretStr | None = None
+    query_api: SecretStr | None = None
+    worker: SecretStr | None = None
+    projections: SecretStr | None = None
+    relay: SecretStr | None = None
+
+
+class PostgresSettings(_Section):
+    url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql://…` of the owner, for migrations and rebuilds; none: the embedded server",
+    )
+    role_urls: RoleUrls = RoleUrls()
+    pool_size: int = Field(default=8, ge=1, le=200, description="connections a service holds at most")
+
+
+class RedisSettings(_Section):
+    url: SecretStr | None = Field(
+        default=None, description="`redis://…`, `rediss://…` or `unix://…`; none: the embedded Valkey"
+    )
+
+
+class BusSettings(_Section):
+    partitions: int = Field(default=4, ge=1, le=128, description="partitions of a topic when it is made")
+    lease_s: float = Field(default=10.0, gt=0, description="seconds without a heartbeat until a consumer counts as dead")
+    retention_hours: int = Field(default=24, ge=1, description="how long what everybody has read is kept")
+
+
+class PoolSettings(_Section):
+    """One pool of workers: a backend, and the models it serves."""
+
+    backend: Literal["xllamacpp", "scripted"]
+    models: tuple[str, ...] = Field(default=(), description="names that prompts may ask for; the first is the default")
+    slots: int = Field(default=8, ge=1, le=1024, description="generations that one worker runs at a time")
+    context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
+    model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
+    license_notice: str | None = None
+
+
+class WorkerSettings(_Section):
+    lease_s: float = Field(default=10.0, gt=0, description="seconds without a heartbeat until a generation is lost")
+    max_attempts: int = Field(default=3, ge=1, description="after so many lost attempts a generation has failed")
+    grace_s: float = Field(default=30.0, ge=0, description="seconds that running generations get after SIGTERM")
+    emit_every_s: float = Field(default=0.25, gt=0, description="seconds between two TokensEmitted of a generation")
+    keep_claims_hours: int = Field(default=24, ge=1, description="how long ended claims are kept")
+
+
+class LimitSettings(_Section):
+    body_bytes: int = Field(default=1024 * 1024, ge=1024, le=4 * 1024 * 1024, description="largest request body")
+    messages: int = Field(default=1000, ge=1, description="most messages of one prompt")
+    metadata_bytes: int = Field(default=16 * 1024, ge=0, description="largest metadata of one prompt, as JSON")
+
+
+class SecuritySettings(_Section):
+    key_pepper: SecretStr | None = Field(
+        default=None, description="key of the hash that API keys are stored as; none: made once in the data folder"
+    )
+    key_cache_s: float = Field(default=5.0, ge=0, description="longest time an authenticated key is remembered")
+
+
+class LlmSettings(BaseSettings):
+    """The embedded model, under the names that llama.cpp users know."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LLM_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    model_file: str | None = Field(default=None, description="path of a GGUF file, or its name in `models/`")
+    huggingface_repo: str | None = Field(default=None, description="hub repository with GGUF files")
+    huggingface_file: str | None = Field(default=None, description="file in that repository; wildcards allowed")
+    gpu_layers: int = Field(default=-1, ge=-1, description="layers on the GPU; -1: all")
+    context_window: int | None = Field(
+        default=None, ge=16, description="tokens; default: the smaller of 4096 and what the model has"
+    )
+    cpu_threads: int | None = Field(default=None, ge=1, description="default: the machine's cores")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="PARLEY_", env_nested_delimiter="__", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Field(default=Path(".parley"), description="everything that `parley up` keeps")
+    models_dir: Path = Field(default=Path("models"), description="GGUF files found by name")
+    host: str = Field(default="127.0.0.1", description="address the APIs listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port the APIs listen on")
+    cors_origins: tuple[str, ...] = Field(default=(), description="origins that browsers may call from")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    postgres: PostgresSettings = PostgresSettings()
+    redis: RedisSettings = RedisSettings()
+    bus: BusSettings = BusSettings()
+    pools: dict[str, PoolSettings] = Field(default={"local": PoolSettings(backend="xllamacpp")})
+    worker: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
+    security: SecuritySettings = SecuritySettings()
+    read_your_writes_s: float = Field(
+        default=2.0, gt=0, description="how long a read waits for projections to pass what was just published"
+    )
+    refusals_window_s: float = Field(default=60.0, gt=0, description="refusals are summed over this long")
+
+    @field_validator("pools")
+    @classmethod
+    def _pool_names_are_topic_names(cls, pools: dict[str, PoolSettings]) -> dict[str, PoolSettings]:
+        for name in pools:
+            if not (name.replace("-", "").isalnum() and name.islower() and len(name) <= 40):
+                raise ValueError(f"pool {name!r}: use at most 40 lower-case letters, digits and dashes")
+        if not pools:
+            raise ValueError("no pool: name at least one under [pools.<name>]")
+        return pools
+
+    def pool_of(self, model: str) -> str | None:
+        """The first pool that serves ``model``."""
+        return next((name for name, pool in self.pools.items() if model in pool.models), None)
+
+    @property
+    def default_model(self) -> str | None:
+        return next((pool.models[0] for pool in self.pools.values() if pool.models), None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(env_settings, EnvSettingsSource)
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        file = Path(os.environ.get("PARLEY_SETTINGS", "settings.toml"))
+        if "PARLEY_SETTINGS" in os.environ and not file.is_file():
+            raise FileNotFoundError(f"PARLEY_SETTINGS names {file}, which is not there")
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls, file)

@@ -1,0 +1,131 @@
+"""Control-plane facts: tenants, users, API keys, conversations' names, and who read the record.
+
+Each event has the command that asks for it. The command API decides it in one transaction with its outbox row.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+
+from event_schemas.payload import Content, Payload
+
+KeyRole = Literal["admin", "member", "auditor"]
+
+
+class _AboutTenant(Payload):
+    tenant_id: UUID
+
+    def subject(self) -> str:
+        return f"tenant:{self.tenant_id}"
+
+
+class ProvisionTenant(_AboutTenant):
+    wire_name: ClassVar[str] = "tenant.provision.v1"
+
+    name: str = Field(min_length=1, max_length=200)
+
+
+class TenantProvisioned(_AboutTenant):
+    wire_name: ClassVar[str] = "tenant.provisioned.v1"
+
+    name: str
+
+
+class _AboutUser(Payload):
+    user_id: UUID
+
+    def subject(self) -> str:
+        return f"user:{self.user_id}"
+
+
+class InviteUser(_AboutUser):
+    wire_name: ClassVar[str] = "user.invite.v1"
+
+    name: str = Field(min_length=1, max_length=200)
+
+
+class UserInvited(_AboutUser):
+    wire_name: ClassVar[str] = "user.invited.v1"
+
+    name: str
+
+
+class _AboutKey(Payload):
+    key_id: UUID
+
+    def subject(self) -> str:
+        return f"key:{self.key_id}"
+
+
+class IssueApiKey(_AboutKey):
+    wire_name: ClassVar[str] = "key.issue.v1"
+
+    user_id: UUID | None
+    role: KeyRole
+    name: str = Field(max_length=200)
+    expires_at: AwareDatetime | None = None
+
+
+class ApiKeyIssued(_AboutKey):
+    wire_name: ClassVar[str] = "key.issued.v1"
+
+    user_id: UUID | None
+    role: KeyRole
+    name: str
+    prefix: str = Field(description="the public part of the key; the secret is in no event")
+    expires_at: AwareDatetime | None = None
+
+
+class RevokeApiKey(_AboutKey):
+    wire_name: ClassVar[str] = "key.revoke.v1"
+
+
+class ApiKeyRevoked(_AboutKey):
+    wire_name: ClassVar[str] = "key.revoked.v1"
+
+
+class _AboutConversation(Payload):
+    conversation_id: UUID
+
+    def subject(self) -> str:
+        return f"conversation:{self.conversation_id}"
+
+
+class TitleContent(Content):
+    title: str = Field(min_length=1, max_length=200)
+
+
+class RenameConversation(_AboutConversation):
+    wire_name: ClassVar[str] = "conversation.rename.v1"
+
+    content: TitleContent
+
+
+class ConversationRenamed(_AboutConversation):
+    wire_name: ClassVar[str] = "conversation.renamed.v1"
+
+    content: TitleContent
+
+
+class DeleteConversation(_AboutConversation):
+    wire_name: ClassVar[str] = "conversation.delete.v1"
+
+
+class ConversationDeleted(_AboutConversation):
+    wire_name: ClassVar[str] = "conversation.deleted.v1"
+
+
+class AuditRead(Payload):
+    """Somebody read the event log."""
+
+    wire_name: ClassVar[str] = "audit.read.v1"
+
+    key_id: UUID
+    filters: dict[str, str]
+    exported: bool
+
+    def subject(self) -> str:
+        return f"key:{self.key_id}"

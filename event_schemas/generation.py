@@ -1,0 +1,181 @@
+"""The life of a generation: the commands that begin and cancel it, the events that tell what became of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from event_schemas.payload import AboutGeneration, Content, Payload, Usage
+
+Role = Literal["system", "user", "assistant"]
+
+
+class ChatMessage(BaseModel):
+    """One message as a person or a model wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Role
+    content: str
+
+
+class Parameters(BaseModel):
+    """How the model is to be sampled. None leaves a value to the backend."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+class PromptContent(Content):
+    messages: tuple[ChatMessage, ...]
+    metadata: dict[str, str] = Field(default_factory=dict, description="the client's own; returned, never read")
+
+
+class SubmitPrompt(AboutGeneration):
+    """Command: answer this prompt. It is also the fact that the prompt was submitted.
+
+    ``input_message_ids`` has one id for each of ``content.messages``, in order. The answer becomes message
+    ``generation_id``: a generation and the message it writes are one thing, so they share an id.
+    """
+
+    wire_name: ClassVar[str] = "prompt.submit.v1"
+
+    conversation_id: UUID
+    parent_message_id: UUID | None = Field(description="the message this prompt answers; None begins a conversation")
+    input_message_ids: tuple[UUID, ...]
+    user_id: UUID | None
+    key_id: UUID
+    model: str
+    pool: str
+    parameters: Parameters
+    content: PromptContent
+
+
+class CancelGeneration(AboutGeneration):
+    """Command: stop this generation. Travels on ``control`` so that it never waits behind a backlog.
+
+    It repeats the prompt's facts, so that a generation nobody runs yet can be ended without its prompt at hand.
+    """
+
+    wire_name: ClassVar[str] = "generation.cancel.v1"
+
+    conversation_id: UUID
+    user_id: UUID | None
+    key_id: UUID
+    model: str
+    pool: str
+
+
+class PromptRejected(Payload):
+    """Prompts of an authenticated caller that were refused, summed by key, reason and minute."""
+
+    wire_name: ClassVar[str] = "prompt.rejected.v1"
+
+    key_id: UUID
+    reason: str = Field(description="the last segment of the problem's `type`")
+    minute: AwareDatetime = Field(description="the minute's beginning, UTC")
+    count: int = Field(ge=1)
+
+    def subject(self) -> str:
+        return f"key:{self.key_id}"
+
+
+class GenerationStarted(AboutGeneration):
+    """The first attempt began."""
+
+    wire_name: ClassVar[str] = "generation.started.v1"
+
+    conversation_id: UUID
+    attempt: int = Field(ge=1)
+    model: str
+    worker: str
+
+
+class GenerationRestarted(AboutGeneration):
+    """A later attempt began; whatever followers saw of the earlier ones is void."""
+
+    wire_name: ClassVar[str] = "generation.restarted.v1"
+
+    conversation_id: UUID
+    attempt: int = Field(ge=2)
+    model: str
+    worker: str
+
+
+class AttemptLost(AboutGeneration):
+    """An attempt whose worker was lost. What it used can only be estimated."""
+
+    wire_name: ClassVar[str] = "attempt.lost.v1"
+
+    attempt: int = Field(ge=1)
+    user_id: UUID | None
+    key_id: UUID
+    model: str
+    usage: Usage
+
+
+class TokensContent(Content):
+    deltas: tuple[str, ...]
+
+
+class TokensEmitted(AboutGeneration):
+    """Deltas ``first_seq … first_seq + len(deltas) - 1`` of one attempt, coalesced about four times a second."""
+
+    wire_name: ClassVar[str] = "tokens.emitted.v1"
+
+    attempt: int = Field(ge=1)
+    first_seq: int = Field(ge=1, description="seq counts the backend's deltas from 1 in each attempt")
+    content: TokensContent
+
+
+class AnswerContent(Content):
+    """The answer, whole or as far as it came."""
+
+    text: str
+    delta_lengths: tuple[int, ...] = Field(
+        description="length of each delta in code points, so that a finished answer streams as it was written"
+    )
+
+
+class _Ended(AboutGeneration):
+    conversation_id: UUID
+    attempt: int = Field(ge=0, description="0: it ended before any attempt began")
+    user_id: UUID | None
+    key_id: UUID
+    model: str
+    usage: Usage
+    content: AnswerContent
+
+
+class GenerationCompleted(_Ended):
+    wire_name: ClassVar[str] = "generation.completed.v1"
+
+    finish_reason: Literal["stop", "length"]
+    first_token_ms: int = Field(ge=0, description="from the attempt's start to its first delta")
+    duration_ms: int = Field(ge=0, description="from the attempt's start to its end")
+
+
+class GenerationFailed(_Ended):
+    wire_name: ClassVar[str] = "generation.failed.v1"
+
+    reason: str = Field(description="stable, such as `context_length_exceeded` or `attempts_exhausted`")
+    detail: str = Field(description="for people; carries no secret and no prompt text")
+
+
+class GenerationCancelled(_Ended):
+    wire_name: ClassVar[str] = "generation.cancelled.v1"
+
+
+Terminal = GenerationCompleted | GenerationFailed | GenerationCancelled
+"""The three ways in which a generation ends. Each ends in exactly one of them."""

@@ -1,0 +1,60 @@
+"""What every command and event payload is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+WIRE_NAME = re.compile(r"^(?P<base>[a-z][a-z_]*(?:\.[a-z][a-z_]*)+)\.v(?P<version>[1-9][0-9]*)$")
+
+
+class Content(BaseModel):
+    """What people and models wrote. Stands apart from the facts so that it can be encrypted, withheld or erased."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Payload(BaseModel):
+    """Base of all payloads.
+
+    Readers ignore fields that they do not know, so a release may add optional ones; anything else is a new version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    wire_name: ClassVar[str] = ""
+    """Stable name on the wire, such as ``generation.completed.v1``. Never a class path."""
+
+    def subject(self) -> str:
+        """The CloudEvents subject: what the payload is about, as ``kind:uuid``."""
+        raise TypeError(f"{type(self).__name__} names no subject")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if cls.wire_name and not WIRE_NAME.match(cls.wire_name):
+            raise TypeError(f"{cls.__name__}: {cls.wire_name!r} is not a wire name like 'thing.happened.v1'")
+
+
+class AboutGeneration(Payload):
+    """A payload about one generation: one prompt and the answer it gets."""
+
+    generation_id: UUID
+
+    def subject(self) -> str:
+        return f"generation:{self.generation_id}"
+
+
+class Usage(BaseModel):
+    """Tokens that one attempt used."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    input_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+    source: str = Field(
+        pattern="^(provider|estimated)$",
+        description="`provider`: the backend said so; `estimated`: counted from what was seen of a lost attempt",
+    )

@@ -1,0 +1,51 @@
+"""Every wire name this release knows, and the class that holds its newest version."""
+
+from __future__ import annotations
+
+from event_schemas import control_plane, generation
+from event_schemas.payload import WIRE_NAME, Payload
+
+COMMANDS: tuple[type[Payload], ...] = (
+    generation.SubmitPrompt,
+    generation.CancelGeneration,
+    control_plane.ProvisionTenant,
+    control_plane.InviteUser,
+    control_plane.IssueApiKey,
+    control_plane.RevokeApiKey,
+    control_plane.RenameConversation,
+    control_plane.DeleteConversation,
+)
+
+EVENTS: tuple[type[Payload], ...] = (
+    generation.PromptRejected,
+    generation.GenerationStarted,
+    generation.GenerationRestarted,
+    generation.AttemptLost,
+    generation.TokensEmitted,
+    generation.GenerationCompleted,
+    generation.GenerationFailed,
+    generation.GenerationCancelled,
+    control_plane.TenantProvisioned,
+    control_plane.UserInvited,
+    control_plane.ApiKeyIssued,
+    control_plane.ApiKeyRevoked,
+    control_plane.ConversationRenamed,
+    control_plane.ConversationDeleted,
+    control_plane.AuditRead,
+)
+
+
+def split(wire_name: str) -> tuple[str, int]:
+    """``generation.completed.v1`` → ``("generation.completed", 1)``.
+
+    Raises:
+        ValueError: it is not a wire name.
+    """
+    match = WIRE_NAME.match(wire_name)
+    if match is None:
+        raise ValueError(f"{wire_name[:80]!r} is not a wire name like 'thing.happened.v1'")
+    return match["base"], int(match["version"])
+
+
+BY_BASE: dict[str, type[Payload]] = {split(cls.wire_name)[0]: cls for cls in (*COMMANDS, *EVENTS)}
+"""Name without version → the class of its newest version."""
