@@ -1,0 +1,67 @@
+"""Bringing a database to the schema of this release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from backplane.adapters.postgres.database import engine
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+_ONE_AT_A_TIME = 0x7061726C6579  # "parley", as an advisory lock
+
+
+async def migrate(owner_url: str, passwords: Mapping[str, str]) -> tuple[str | None, str]:
+    """Run what is missing, and let the roles in ``passwords`` log in with them. Idempotent; one at a time.
+
+    Returns (revision before, revision after). Roles are named without their prefix: ``command_api``.
+    """
+    made = engine(owner_url, 1)
+    try:
+        async with made.connect() as connection:
+            await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_ONE_AT_A_TIME})")
+            await connection.commit()
+            before, after = await connection.run_sync(_upgrade)
+            await connection.commit()
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            for role, password in passwords.items():
+                await driver.execute(
+                    await driver.fetchval(
+                        "SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', 'parley_' || $1::text, $2::text)",
+                        role,
+                        password,
+                    )
+                )
+    finally:
+        await made.dispose()
+    return before, after
+
+
+def newest_revision() -> str:
+    """The revision that this release expects."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _upgrade(connection: Connection) -> tuple[str | None, str]:
+    before = MigrationContext.configure(connection).get_current_revision()
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return before, newest_revision()
