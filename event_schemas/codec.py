@@ -1,8 +1,8 @@
 """Bytes on the bus ↔ envelopes.
 
-    CannotDecode
-    ├── Poison         it will never be readable: dead-letter it
-    └── NewerVersion   a newer release wrote it: stop reading, keep it
+CannotDecode
+├── Poison         it will never be readable: dead-letter it
+└── NewerVersion   a newer release wrote it: stop reading, keep it
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from event_schemas.payload import Payload
 
+P = TypeVar("P", bound=Payload)
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
 
 SCHEMA_ROOT = "urn:parley:schema:"
@@ -45,43 +46,42 @@ class Envelope(BaseModel, Generic[P_co]):
 
     @classmethod
     def first(
-        cls, data: P_co, *, id: UUID, source: str, tenant_id: UUID, actor: str, traceparent: str | None = None
-    ) -> Envelope[P_co]:
+        cls, data: P, *, id: UUID, source: str, tenant_id: UUID, actor: str, traceparent: str | None = None
+    ) -> Envelope[P]:
         """The envelope that begins a chain: its correlation and causation are its own id."""
-        return cls._of(data, id, source, tenant_id, actor, id, id, traceparent)
+        return _make(data, id, source, tenant_id, actor, id, id, traceparent)
 
     def caused(self, data: Payload, *, id: UUID, source: str, actor: str | None = None) -> Envelope[Payload]:
         """An envelope that this one caused: same tenant, chain and trace."""
-        return Envelope[Payload]._of(
+        return _make(
             data, id, source, self.tenantid, actor or self.actor, self.correlationid, self.id, self.traceparent
         )
 
-    @classmethod
-    def _of(
-        cls,
-        data: P_co,
-        id: UUID,
-        source: str,
-        tenant_id: UUID,
-        actor: str,
-        correlation_id: UUID,
-        causation_id: UUID,
-        traceparent: str | None,
-    ) -> Envelope[P_co]:
-        # Every value was validated where it was made; a second validation would only cost time on the hot path.
-        return cls.model_construct(
-            specversion="1.0",
-            id=id,
-            type=data.wire_name,
-            source=source,
-            subject=data.subject(),
-            time=datetime.now(UTC),
-            dataschema=SCHEMA_ROOT + data.wire_name,
-            datacontenttype="application/json",
-            tenantid=tenant_id,
-            actor=actor,
-            correlationid=correlation_id,
-            causationid=causation_id,
-            traceparent=traceparent,
-            data=data,
-        )
+
+def _make(
+    data: P,
+    id: UUID,
+    source: str,
+    tenant_id: UUID,
+    actor: str,
+    correlation_id: UUID,
+    causation_id: UUID,
+    traceparent: str | None,
+) -> Envelope[P]:
+    # Every value was validated where it was made; a second validation would only cost time on the hot path.
+    return Envelope[P].model_construct(
+        specversion="1.0",
+        id=id,
+        type=data.wire_name,
+        source=source,
+        subject=data.subject(),
+        time=datetime.now(UTC),
+        dataschema=SCHEMA_ROOT + data.wire_name,
+        datacontenttype="application/json",
+        tenantid=tenant_id,
+        actor=actor,
+        correlationid=correlation_id,
+        causationid=causation_id,
+        traceparent=traceparent,
+        data=data,
+    )

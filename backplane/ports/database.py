@@ -1,6 +1,6 @@
 """Transactions on Postgres. Handlers of a tenant's request can only get the tenant-scoped kind.
 
-    DatabaseUnavailable   no answer, no disk, shutting down: try again
+DatabaseUnavailable   no answer, no disk, shutting down: try again
 """
 
 from __future__ import annotations

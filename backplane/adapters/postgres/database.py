@@ -113,7 +113,7 @@ def _statement(sql: str) -> TextClause:
     return text(sql)
 
 
-class _unavailable:  # noqa: N801 - used like a function
+class _unavailable:
     """Turn what the driver says of an unreachable or full server into the port's error, without any value."""
 
     def __enter__(self) -> None: ...

@@ -1,0 +1,38 @@
+"""What keeps a process from doing its work, by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+Check = Callable[[], Awaitable[None]]
+
+
+class Readiness:
+    """Reasons why a process is not ready: those it set itself, and checks that are asked when somebody looks."""
+
+    def __init__(self, **checks: Check) -> None:
+        self._checks = checks
+        self._blocks: dict[str, str] = {}
+
+    def block(self, name: str, reason: str) -> None:
+        self._blocks[name] = reason
+
+    def unblock(self, name: str) -> None:
+        self._blocks.pop(name, None)
+
+    async def reasons(self, deadline_s: float = 2.0) -> dict[str, str]:
+        """Name → reason; empty when ready. A check that takes over ``deadline_s`` seconds is a reason."""
+
+        async def ask(check: Check) -> str | None:
+            try:
+                await asyncio.wait_for(check(), deadline_s)
+            except TimeoutError:
+                return f"no answer within {deadline_s:g} s"
+            except Exception as error:
+                return str(error) or type(error).__name__
+            return None
+
+        answers = await asyncio.gather(*(ask(check) for check in self._checks.values()))
+        asked = {name: answer for name, answer in zip(self._checks, answers, strict=True) if answer is not None}
+        return asked | self._blocks

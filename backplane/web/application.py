@@ -1,0 +1,136 @@
+"""An HTTP service as Parley has them: problems, request ids, body limits, metrics, health, complete OpenAPI pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backplane.ports.identifiers import new_id
+from backplane.security.authenticator import Authenticator
+from backplane.settings import Settings
+from backplane.telemetry.readiness import Readiness
+from backplane.web import authentication, problems
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+
+_requests = Counter("parley_http_requests_total", "HTTP requests", ["method", "route", "status"])
+
+
+def make_application(
+    title: str,
+    settings: Settings,
+    authenticator: Authenticator,
+    readiness: Readiness,
+    routers: Sequence[APIRouter],
+) -> FastAPI:
+    """A FastAPI application with ``routers``, health endpoints and everything that all of Parley's services share."""
+    app = FastAPI(title=title, version="1", docs_url="/docs", redoc_url=None)
+    app.state.authenticator = authenticator
+    problems.install(app)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(_health(readiness))
+    app.add_middleware(_Envelope, body_bytes=settings.limits.body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        components = document.setdefault("components", {})
+        components.setdefault("securitySchemes", {})["api_key"] = authentication.SCHEME
+        schemas = components.setdefault("schemas", {})
+        schema = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas["ProblemDocument"] = schema
+        # FastAPI documents its own shape for invalid requests, which this application never sends.
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                if path.startswith("/v1/"):
+                    operation["security"] = [{"api_key": []}]
+                invalid = operation["responses"].get("422", {}).get("content", {})
+                if "application/json" in invalid:
+                    operation["responses"]["422"] = problems.responses(422)[422]
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _health(readiness: Readiness) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", summary="Is the process alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz", summary="Can it do its work; names what is not ready", responses={503: {}})
+    async def readyz(response: Response) -> dict[str, Any]:
+        reasons = await readiness.reasons()
+        response.status_code = 503 if reasons else 200
+        return {"status": "not ready" if reasons else "ready", "not_ready": reasons}
+
+    @router.get("/metrics", summary="Metrics in the Prometheus text format", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+class _Envelope:
+    """Outermost: gives the request its id, bounds its body, counts it."""
+
+    def __init__(self, app: ASGIApp, body_bytes: int) -> None:
+        self._app = app
+        self._body_bytes = body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        scope.setdefault("state", {})["request_id"] = given if _REQUEST_ID.match(given) else str(new_id())
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._body_bytes:
+                raise HTTPException(413, self._too_large())
+            return message
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = scope["state"]["request_id"]
+                route = getattr(scope.get("route"), "path", "unmatched")
+                _requests.labels(scope["method"], route, message["status"]).inc()
+            await send(message)
+
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._body_bytes:
+            problem = problems.Problem(413, "too-large", "Too large", self._too_large())
+            return await problems.problem_response(Request(scope), problem)(scope, receive, named)
+        return await self._app(scope, bounded, named)
+
+    def _too_large(self) -> str:
+        return f"The body has over {self._body_bytes} bytes, which is the limit."

@@ -1,0 +1,155 @@
+"""Errors as RFC 9457 problem details, everywhere, with a stable ``type`` and the request's id."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from backplane.ports.bus import BusUnavailable, MessageTooLarge
+from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.token_stream import StreamUnavailable
+
+logger = logging.getLogger(__name__)
+
+TYPE_ROOT = "urn:parley:problem:"
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer other than the one asked for.
+
+    ``type`` is the stable last part of the problem's type; ``extra`` become members of the document; ``headers`` go
+    beside it. ``detail`` carries no secret and no prompt text.
+    """
+
+    def __init__(
+        self, status: int, type: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(f"{status} {type}: {detail}")
+        self.status = status
+        self.type = type
+        self.title = title
+        self.detail = detail
+        self.headers = headers or {}
+        self.extra = extra
+
+
+def not_found(what: str) -> Problem:
+    """The one answer for what is not there and for what is somebody else's."""
+    return Problem(404, "not-found", "Not found", f"There is no such {what}.")
+
+
+def unavailable(what: str, detail: str, retry_after_s: int = 2) -> Problem:
+    return Problem(
+        503, "unavailable", "Temporarily unavailable", detail, headers={"Retry-After": str(retry_after_s)}, service=what
+    )
+
+
+class FieldError(BaseModel):
+    field: str = Field(description="where, as a path", examples=["body.parameters.top_p"])
+    message: str = Field(description="what is wrong with it", examples=["Input should be less than or equal to 1"])
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457."""
+
+    type: str = Field(description="stable URI of the kind of problem", examples=[TYPE_ROOT + "invalid-request"])
+    title: str = Field(description="short, the same for every problem of the type", examples=["Invalid request"])
+    status: int = Field(description="the HTTP status", examples=[422])
+    detail: str = Field(description="what is wrong here and what to do", examples=["1 field is invalid."])
+    request_id: str = Field(description="the same as in the `X-Request-ID` header, for support")
+    errors: list[FieldError] | None = Field(default=None, description="each invalid field, where fields are the matter")
+
+
+_DESCRIPTIONS = {
+    400: "Malformed request",
+    401: "No valid API key",
+    403: "The key's role may not do this",
+    404: "Not there, or not yours",
+    409: "The idempotency key was used with another body",
+    413: "The body is too large",
+    422: "A field is invalid; the problem names it",
+    503: "Temporarily unavailable; `Retry-After` says when to try again",
+}
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for these error statuses."""
+    return {
+        status: {
+            "description": _DESCRIPTIONS[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+        for status in statuses
+    }
+
+
+def problem_response(request: Request, problem: Problem) -> Response:
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    document = {
+        "type": TYPE_ROOT + problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.extra,
+    }
+    return Response(orjson.dumps(document), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` answer every error with a problem document."""
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return problem_response(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = [
+            {"field": ".".join(map(str, one["loc"])), "message": one["msg"].removeprefix("Value error, ")}
+            for one in error.errors()
+        ]
+        count = f"{len(errors)} field is" if len(errors) == 1 else f"{len(errors)} fields are"
+        named = ", ".join(f"{one['field']}: {one['message']}" for one in errors[:5])
+        return problem_response(
+            request, Problem(422, "invalid-request", "Invalid request", f"{count} invalid. {named}", errors=errors)
+        )
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code, "http-error")
+        return problem_response(
+            request,
+            Problem(error.status_code, kind, error.detail, error.detail, headers=dict(error.headers or {})),
+        )
+
+    @app.exception_handler(MessageTooLarge)
+    async def _too_large(request: Request, error: Exception) -> Response:
+        return problem_response(request, Problem(413, "too-large", "Too large", str(error)))
+
+    def _outage(what: str) -> Any:
+        async def answer(request: Request, error: Exception) -> Response:
+            logger.warning("unavailable", extra={"action": "request_unavailable", "what": what, "cause": str(error)})
+            return problem_response(request, unavailable(what, f"The {what} does not answer. Try again."))
+
+        return answer
+
+    app.add_exception_handler(DatabaseUnavailable, _outage("database"))
+    app.add_exception_handler(BusUnavailable, _outage("bus"))
+    app.add_exception_handler(StreamUnavailable, _outage("token stream"))
+
+    @app.exception_handler(Exception)
+    async def _bug(request: Request, error: Exception) -> Response:
+        return problem_response(
+            request, Problem(500, "internal", "Internal error", "This is a fault of ours; it was logged.")
+        )
