@@ -1,13 +1,15 @@
 CREATE TABLE conversations (
-  id uuid PRIMARY KEY,
+  id uuid NOT NULL,
   tenant_id uuid NOT NULL,
   user_id uuid,
   title text,
   renamed boolean NOT NULL,
+  first_generation_id uuid,
   last_message_id uuid,
   created_at timestamptz,
   updated_at timestamptz NOT NULL,
-  deleted boolean NOT NULL
+  deleted boolean NOT NULL,
+  PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX conversations_by_update ON conversations (tenant_id, updated_at DESC, id DESC) WHERE NOT deleted;
 ALTER TABLE conversations ENABLE ROW LEVEL SECURITY;

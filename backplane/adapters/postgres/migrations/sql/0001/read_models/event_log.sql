@@ -6,7 +6,7 @@ CREATE TABLE tenant_heads (
 CREATE TABLE event_log (
   tenant_id uuid NOT NULL,
   sequence bigint NOT NULL,
-  id uuid NOT NULL UNIQUE,
+  id uuid NOT NULL,
   type text NOT NULL,
   subject text NOT NULL,
   actor text NOT NULL,
@@ -14,7 +14,8 @@ CREATE TABLE event_log (
   correlation_id uuid NOT NULL,
   envelope bytea NOT NULL,
   hash bytea NOT NULL,
-  PRIMARY KEY (tenant_id, sequence)
+  PRIMARY KEY (tenant_id, sequence),
+  UNIQUE (tenant_id, id)
 );
 CREATE INDEX event_log_by_type ON event_log (tenant_id, type, sequence);
 CREATE INDEX event_log_by_subject ON event_log (tenant_id, subject, sequence);

@@ -1,9 +1,9 @@
 CREATE TABLE generations (
-  id uuid PRIMARY KEY,
+  id uuid NOT NULL,
   tenant_id uuid NOT NULL,
   conversation_id uuid NOT NULL,
   user_id uuid,
-  key_id uuid NOT NULL,
+  key_id uuid,
   model text NOT NULL,
   pool text,
   parameters jsonb,
@@ -20,9 +20,10 @@ CREATE TABLE generations (
   duration_ms integer,
   created_at timestamptz,
   started_at timestamptz,
-  ended_at timestamptz
+  ended_at timestamptz,
+  PRIMARY KEY (tenant_id, id)
 );
-CREATE INDEX generations_by_conversation ON generations (conversation_id, created_at);
+CREATE INDEX generations_by_conversation ON generations (tenant_id, conversation_id, created_at);
 ALTER TABLE generations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON generations TO parley_query_api, parley_command_api USING (tenant_id = control.current_tenant());
 CREATE POLICY every_tenant ON generations TO parley_projections USING (true);

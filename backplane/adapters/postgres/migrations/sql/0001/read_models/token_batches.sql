@@ -4,7 +4,7 @@ CREATE TABLE token_batches (
   first_seq integer NOT NULL,
   tenant_id uuid NOT NULL,
   deltas jsonb NOT NULL,
-  PRIMARY KEY (generation_id, attempt, first_seq)
+  PRIMARY KEY (tenant_id, generation_id, attempt, first_seq)
 );
 ALTER TABLE token_batches ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON token_batches TO parley_query_api USING (tenant_id = control.current_tenant());

@@ -9,7 +9,7 @@ CREATE TABLE usage (
   output_tokens integer NOT NULL,
   source text NOT NULL,
   at timestamptz NOT NULL,
-  PRIMARY KEY (generation_id, attempt)
+  PRIMARY KEY (tenant_id, generation_id, attempt)
 );
 CREATE INDEX usage_by_time ON usage (tenant_id, at);
 ALTER TABLE usage ENABLE ROW LEVEL SECURITY;

@@ -1,0 +1,39 @@
+"""The one transaction of a batch: the record, the folds and the positions, or nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backplane.ports.bus import Message
+from backplane.ports.database import Database
+from projections import event_log, positions
+from projections.catalog import PROJECTIONS
+from projections.event_log import Received
+from projections.writer import Writer
+
+READ_MODELS = "read_models"
+"""The schema that queries read."""
+
+PROJECTING = 0x70726F6A656374
+"""An advisory lock ("project"): shared by every batch, exclusive while a rebuild swaps tables."""
+
+
+class Batch:
+    """Applies what was received to the record and to every read model."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._writer = Writer(PROJECTIONS, READ_MODELS)
+
+    async def apply(self, received: Sequence[Received], passed: Sequence[Message]) -> int:
+        """Record and fold what is new of ``received``, and note that ``passed`` is behind us. Returns how many were new.
+
+        ``passed`` are all messages that need not come again: those of ``received``, and those set aside. Applying
+        anything a second time changes nothing. Raises DatabaseUnavailable.
+        """
+        async with self._database.system() as session:
+            await session.execute("SELECT pg_advisory_xact_lock_shared(:projecting)", projecting=PROJECTING)
+            fresh = await event_log.append(session, received, READ_MODELS)
+            await self._writer.apply(session, fresh)
+            await positions.advance(session, positions.furthest(passed), READ_MODELS)
+        return len(fresh)

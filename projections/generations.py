@@ -1,0 +1,148 @@
+"""Generations: what was asked for, how far it has come, how it ended and what it used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from event_schemas.codec import AnyEnvelope
+from event_schemas.control_plane import ConversationDeleted
+from event_schemas.generation import (
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+    GenerationRestarted,
+    GenerationStarted,
+    SubmitPrompt,
+    Terminal,
+)
+from projections import conversations
+from projections.lifecycle import QUEUED, STAGES, advance, ended
+from projections.table import Beside, Key, Projection, Row, Selector, Table, Where
+
+TABLE = Table(
+    name="generations",
+    columns={
+        "id": "uuid",
+        "tenant_id": "uuid",
+        "conversation_id": "uuid",
+        "user_id": "uuid",
+        "key_id": "uuid",
+        "model": "text",
+        "pool": "text",
+        "parameters": "jsonb",
+        "metadata": "jsonb",
+        "status": "text",
+        "attempt": "integer",
+        "finish_reason": "text",
+        "reason": "text",
+        "detail": "text",
+        "input_tokens": "integer",
+        "output_tokens": "integer",
+        "usage_source": "text",
+        "first_token_ms": "integer",
+        "duration_ms": "integer",
+        "created_at": "timestamptz",
+        "started_at": "timestamptz",
+        "ended_at": "timestamptz",
+    },
+    key=("tenant_id", "id"),
+    selected_by=("conversation_id",),
+)
+
+
+def beside(tenant_id: UUID, generation_id: UUID) -> Beside:
+    """How other projections look at a generation's row."""
+    return Beside(TABLE.name, (tenant_id, generation_id))
+
+
+def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
+    match envelope.data:
+        case (
+            SubmitPrompt(generation_id=generation_id)
+            | GenerationStarted(generation_id=generation_id)
+            | GenerationRestarted(generation_id=generation_id)
+            | GenerationCompleted(generation_id=generation_id)
+            | GenerationFailed(generation_id=generation_id)
+            | GenerationCancelled(generation_id=generation_id)
+        ):
+            return ((envelope.tenantid, generation_id),)
+        case ConversationDeleted(conversation_id=conversation_id):
+            return (Where(envelope.tenantid, "conversation_id", conversation_id),)
+    return ()
+
+
+def _beside(envelope: AnyEnvelope) -> Beside | None:
+    # Only metadata is content, and only these two can bring it in or take it out.
+    match envelope.data:
+        case SubmitPrompt(conversation_id=conversation_id) | ConversationDeleted(conversation_id=conversation_id):
+            return conversations.beside(envelope.tenantid, conversation_id)
+    return None
+
+
+def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | None) -> Row | None:
+    match envelope.data:
+        case SubmitPrompt() as prompt:
+            row = advance(row or _new(key, prompt.conversation_id), prompt)
+            row = {
+                **row,
+                "user_id": prompt.user_id,
+                "key_id": prompt.key_id,
+                "pool": prompt.pool,
+                "parameters": prompt.parameters.model_dump(mode="json"),
+                "metadata": None if conversations.is_deleted(conversation) else dict(prompt.content.metadata),
+                "created_at": envelope.time if row["created_at"] is None else min(row["created_at"], envelope.time),
+            }
+        case (GenerationStarted() | GenerationRestarted()) as started:
+            row = advance(row or _new(key, started.conversation_id), started)
+            began = envelope.time if row["started_at"] is None else min(row["started_at"], envelope.time)
+            row = {**row, "started_at": began}
+        case (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as end:
+            row = row or _new(key, end.conversation_id)
+            row = row if ended(row) else _ended(advance(row, end), end, envelope)
+        case ConversationDeleted() if row is not None:
+            row = {**row, "metadata": None}
+    return row
+
+
+def _ended(row: Row, end: Terminal, envelope: AnyEnvelope) -> Row:
+    row = {
+        **row,
+        "user_id": end.user_id,
+        "key_id": end.key_id,
+        "input_tokens": end.usage.input_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "usage_source": end.usage.source,
+        "ended_at": envelope.time,
+    }
+    match end:
+        case GenerationCompleted():
+            row["finish_reason"] = end.finish_reason
+            row["first_token_ms"] = end.first_token_ms
+            row["duration_ms"] = end.duration_ms
+        case GenerationFailed():
+            row["reason"] = end.reason
+            row["detail"] = end.detail
+        case GenerationCancelled():
+            pass
+    return row
+
+
+def _new(key: Key, conversation_id: UUID) -> Row:
+    return dict.fromkeys(TABLE.columns) | {
+        "tenant_id": key[0],
+        "id": key[1],
+        "conversation_id": conversation_id,
+        "status": QUEUED,
+        "attempt": 0,
+    }
+
+
+PROJECTION = Projection(
+    table=TABLE,
+    handles=STAGES | {ConversationDeleted},
+    affects=_affects,
+    fold=_fold,
+    beside=_beside,
+    looks_at=(conversations.TABLE.name,),
+)

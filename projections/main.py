@@ -1,0 +1,49 @@
+"""The projections as a service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from backplane.ports.bus import Bus, BusError, Consumer, Mode
+from backplane.ports.database import Database
+from backplane.settings import Settings
+from event_schemas.topics import all_topics
+from projections.backoff import Backoff
+from projections.batch import Batch
+from projections.readiness import Readiness
+from projections.runner import MOST_MESSAGES, Runner
+
+logger = logging.getLogger(__name__)
+
+SUBSCRIPTION = "projections"
+"""The subscription of every topic that the projections read."""
+
+
+async def serve(bus: Bus, database: Database, settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:
+    """Keep the read models up with the bus until ``stop`` is set.
+
+    Outages of the bus and of Postgres are waited out, with a reason in ``readiness``. When an envelope of a newer
+    release is met, nothing more is read: another process may have the partitions, and this one waits, not ready, until
+    it is stopped.
+    """
+    topics = all_topics(list(settings.pools))
+    batch = Batch(database)
+    backoff = Backoff(stop)
+    while not stop.is_set():
+        consumer: Consumer | None = None
+        try:
+            consumer = await bus.subscribe(topics, SUBSCRIPTION, Mode.FAILOVER, prefetch=MOST_MESSAGES)
+            readiness.clear("start")
+            readiness.clear("bus")
+            backoff = Backoff(stop)
+            await Runner(consumer, bus, batch, readiness, stop).run()
+        except BusError as error:
+            readiness.block("bus", f"projections cannot read the bus: {error}")
+            logger.warning("cannot read the bus: %s", error, extra={"action": "projections_lost_bus"})
+            await backoff.pause()
+            continue
+        finally:
+            if consumer is not None:
+                await consumer.close()
+        await stop.wait()

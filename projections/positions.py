@@ -1,0 +1,34 @@
+"""How far the projections have come on each partition of the bus. Whoever waits for what it published reads this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from backplane.ports.bus import Message, Position
+from backplane.ports.database import Session
+
+
+def furthest(messages: Iterable[Message]) -> dict[tuple[str, int], Position]:
+    """The last position of each (topic, partition)."""
+    places: dict[tuple[str, int], Position] = {}
+    for message in messages:
+        place = message.topic, message.partition
+        places[place] = max(places.get(place, message.position), message.position)
+    return places
+
+
+async def advance(session: Session, places: dict[tuple[str, int], Position], schema: str) -> None:
+    """Move on to ``places``, within the transaction of ``session``. Never backwards: a redelivery changes nothing."""
+    # In one order: two projectors may hand a partition over to each other.
+    ordered = sorted(places)
+    await session.execute(
+        f"""INSERT INTO {schema}.positions AS p (topic, partition, ledger, entry)
+            SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]),
+                                 CAST(:ledgers AS bigint[]), CAST(:entries AS bigint[]))
+            ON CONFLICT (topic, partition) DO UPDATE SET ledger = excluded.ledger, entry = excluded.entry
+            WHERE (excluded.ledger, excluded.entry) > (p.ledger, p.entry)""",  # noqa: S608
+        topics=[topic for topic, _ in ordered],
+        partitions=[partition for _, partition in ordered],
+        ledgers=[places[place].ledger for place in ordered],
+        entries=[places[place].entry for place in ordered],
+    )

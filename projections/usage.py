@@ -1,0 +1,72 @@
+"""Usage: the tokens of each attempt. What a provider said beats what was estimated, whichever comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from event_schemas.codec import AnyEnvelope
+from event_schemas.generation import (
+    AttemptLost,
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+)
+from projections.lifecycle import ENDED
+from projections.table import Key, Projection, Row, Selector, Table
+
+TABLE = Table(
+    name="usage",
+    columns={
+        "generation_id": "uuid",
+        "attempt": "integer",
+        "tenant_id": "uuid",
+        "user_id": "uuid",
+        "key_id": "uuid",
+        "model": "text",
+        "input_tokens": "integer",
+        "output_tokens": "integer",
+        "source": "text",
+        "at": "timestamptz",
+    },
+    key=("tenant_id", "generation_id", "attempt"),
+)
+
+
+def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
+    match envelope.data:
+        case (AttemptLost() | GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as attempt:
+            # Attempt 0 is a generation that ended before any attempt began: nothing was used.
+            return ((envelope.tenantid, attempt.generation_id, attempt.attempt),) if attempt.attempt else ()
+    return ()
+
+
+def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Row | None:
+    match envelope.data:
+        case (AttemptLost() | GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as attempt:
+            said: Row = {
+                "tenant_id": key[0],
+                "generation_id": attempt.generation_id,
+                "attempt": attempt.attempt,
+                "user_id": attempt.user_id,
+                "key_id": attempt.key_id,
+                "model": attempt.model,
+                "input_tokens": attempt.usage.input_tokens,
+                "output_tokens": attempt.usage.output_tokens,
+                "source": attempt.usage.source,
+                "at": envelope.time,
+            }
+            return said if row is None else max(row, said, key=_weight)
+    return row
+
+
+def _weight(row: Row) -> tuple[bool, int, int, datetime]:
+    return row["source"] == "provider", row["output_tokens"], row["input_tokens"], row["at"]
+
+
+PROJECTION = Projection(
+    table=TABLE,
+    handles=frozenset((AttemptLost, *ENDED)),
+    affects=_affects,
+    fold=_fold,
+)
