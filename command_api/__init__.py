@@ -1,0 +1,1 @@
+"""HTTP in, commands out: validates, admits, publishes. Writes no read model."""

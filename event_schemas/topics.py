@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+WORKERS = "workers"
+"""The workers' subscription on command topics and on ``control``."""
+
+PROJECTIONS = "projections"
+"""The projections' subscription on every live topic."""
+
 CONTROL = "control"
 EVENTS = "events"
 DEAD_LETTER_SUFFIX = "-dlq"

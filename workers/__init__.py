@@ -1,0 +1,1 @@
+"""Commands in; inference, events and tokens out."""

@@ -28,6 +28,7 @@ def requires(*roles: KeyRole) -> Callable[[Request], Awaitable[Principal]]:
         found = await authenticator.principal(key.strip())
         if found is None:
             raise _unauthorized("The API key is unknown, expired or revoked.")
+        request.state.principal = found
         if found.role not in roles:
             raise Problem(
                 403, "forbidden", "Forbidden", f"A key with the role {found.role!r} may not do this.", role=found.role

@@ -1,0 +1,66 @@
+"""May this prompt be accepted? Decides on what is known before anything is published; does no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backplane.settings import Settings
+from command_api.prompt import PromptBody
+
+_MOST_BYTES_A_TOKEN = 16
+"""Vocabularies give far fewer bytes a token on average over any real text, so this never refuses what would fit. The
+worker's engine counts exactly, and ends what does not fit as failed with ``context_length_exceeded``."""
+
+
+class Refused(Exception):
+    """``type`` is stable; ``field`` is where the matter is. The message carries no prompt text."""
+
+    def __init__(self, type: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    model: str
+    pool: str
+
+
+def admit(body: PromptBody, settings: Settings) -> Admitted:
+    """Which model and pool take ``body``. Raises Refused."""
+    model = body.model or settings.default_model
+    if model is None:
+        raise Refused("unknown-model", "body.model", "No model is configured: name `models` of a pool in the settings.")
+    name = settings.pool_of(model)
+    if name is None:
+        known = ", ".join(sorted(one for pool in settings.pools.values() for one in pool.models))
+        raise Refused("unknown-model", "body.model", f"There is no model {model!r}. There are: {known}.")
+    written = body.written()
+    if len(written) > settings.limits.messages:
+        raise Refused(
+            "too-many-messages", "body.messages", f"{len(written)} messages, the limit is {settings.limits.messages}."
+        )
+    metadata_bytes = sum(len(key.encode()) + len(value.encode()) + 6 for key, value in body.metadata.items())
+    if metadata_bytes > settings.limits.metadata_bytes:
+        raise Refused(
+            "metadata-too-large",
+            "body.metadata",
+            f"The metadata has {metadata_bytes} bytes, the limit is {settings.limits.metadata_bytes}.",
+        )
+    window = settings.pools[name].context_window
+    if window is not None:
+        least_tokens = sum(len(message.content.encode()) for message in written) // _MOST_BYTES_A_TOKEN
+        if least_tokens >= window:
+            raise Refused(
+                "context-length-exceeded",
+                "body.messages" if body.input is None else "body.input",
+                f"The prompt has at least {least_tokens} tokens; {model} takes {window}, its answer included.",
+            )
+        if body.parameters.max_tokens is not None and body.parameters.max_tokens >= window:
+            raise Refused(
+                "context-length-exceeded",
+                "body.parameters.max_tokens",
+                f"max_tokens must be below the window of {model}, which is {window}.",
+            )
+    return Admitted(model, name)

@@ -1,0 +1,55 @@
+"""The command API as a service of its own, and its part of a service that mounts it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from backplane.wiring.services import CommandSide, command_side
+
+from backplane.settings import Settings
+from backplane.web.application import make_application
+from backplane.web.server import serve_application
+from command_api.outbox import Relay
+from command_api.refusals import Refusals
+from command_api.routes import CommandPorts, router
+from command_api.submission import Submission
+
+_HOUSEKEEPING_S = 3600.0
+
+
+@asynccontextmanager
+async def running(side: CommandSide, settings: Settings) -> AsyncIterator[CommandPorts]:
+    """The command API's ports, with its relay and its refusals at work while the context lasts."""
+    stop = asyncio.Event()
+    relay = Relay(side.relay_database, side.bus)
+    refusals = Refusals(side.bus, settings.refusals_window_s)
+    ports = CommandPorts(
+        Submission(side.bus, side.database, settings), refusals, relay, side.database, settings.read_your_writes_s
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(relay.run(stop))
+        tasks.create_task(refusals.run(stop))
+        tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
+        tasks.create_task(_housekeeping(relay, stop))
+        try:
+            yield ports
+        finally:
+            stop.set()
+
+
+async def _housekeeping(relay: Relay, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), _HOUSEKEEPING_S)
+        except TimeoutError:
+            await relay.forget_old_keys()
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve the command API alone until ``stop`` is set."""
+    async with command_side(settings) as side, running(side, settings) as ports:
+        app = make_application("Parley command API", settings, side.authenticator, side.readiness, [router])
+        app.state.command = ports
+        await serve_application(app, settings, stop)

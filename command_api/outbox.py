@@ -1,0 +1,86 @@
+"""Control-plane facts on their way to the event topic.
+
+A decision changes its aggregate's row and adds its event here, in one transaction. The relay publishes in order, at
+least once, and deletes what is published; rows that commit late are still there to be found, so none is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from backplane.ports.bus import BusError, Publisher
+from backplane.ports.database import Database, DatabaseUnavailable, TenantSession
+from event_schemas.codec import AnyEnvelope, decode, encode
+from event_schemas.topics import EVENTS
+
+logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = 0x6F7574626F78  # "outbox", as an advisory lock
+_BATCH = 200
+_KEEP_IDEMPOTENCY_HOURS = 48
+
+
+async def add(session: TenantSession, event: AnyEnvelope) -> None:
+    """Add an event to the transaction that decides it."""
+    await session.execute(
+        "INSERT INTO control.outbox (tenant_id, envelope) VALUES (:tenant_id, :envelope)",
+        tenant_id=session.tenant_id,
+        envelope=encode(event),
+    )
+
+
+class Relay:
+    """Publishes the outbox. Any number may run; one at a time works."""
+
+    def __init__(self, database: Database, publisher: Publisher, poll_s: float = 0.25) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._poll_s = poll_s
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was added; do not wait for the next poll."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop`` is set."""
+        while not stop.is_set():
+            try:
+                published = await self.publish_some()
+            except (DatabaseUnavailable, BusError) as error:
+                logger.warning("outbox waits", extra={"action": "outbox_waits", "cause": str(error)})
+                published = 0
+            if published < _BATCH:
+                await self._next_round(stop)
+
+    async def publish_some(self) -> int:
+        """Publish and delete one batch, oldest first. Returns how many. Raises DatabaseUnavailable, BusError."""
+        async with self._database.system() as session:
+            lock = await session.one("SELECT pg_try_advisory_xact_lock(:key) AS held", key=_ONE_AT_A_TIME)
+            if lock is None or not lock["held"]:
+                return 0
+            rows = await session.all("SELECT id, envelope FROM control.outbox ORDER BY id LIMIT :n", n=_BATCH)
+            for row in rows:
+                key = str(decode(row["envelope"]).tenantid)
+                await self._publisher.publish(EVENTS, row["envelope"], key=key)
+            if rows:
+                await session.execute(
+                    "DELETE FROM control.outbox WHERE id = ANY(CAST(:ids AS bigint[]))", ids=[row["id"] for row in rows]
+                )
+            return len(rows)
+
+    async def forget_old_keys(self) -> int:
+        """Delete idempotency keys over two days old. Returns how many."""
+        async with self._database.system() as session:
+            return await session.execute(
+                "DELETE FROM control.idempotency WHERE created_at < now() - make_interval(hours => :hours)",
+                hours=_KEEP_IDEMPOTENCY_HOURS,
+            )
+
+    async def _next_round(self, stop: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(stop.wait())]
+        await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        self._wake.clear()

@@ -1,0 +1,148 @@
+"""What a client may ask for, and the command it becomes. Decides; does no I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from backplane.ports.identifiers import new_id
+from backplane.security.principal import Principal
+from event_schemas.generation import ChatMessage, Parameters, PromptContent, Role, SubmitPrompt
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain the character U+0000, which cannot be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MessageBody(_Body):
+    role: Role = Field(description="who wrote it", examples=["user"])
+    content: Text = Field(min_length=1, description="what was written", examples=["Why is the sky blue?"])
+
+
+class ParametersBody(_Body):
+    """How the model is to be sampled. What is left out is the backend's own choice."""
+
+    temperature: float | None = Field(None, ge=0, le=2, description="0 is the likeliest token always", examples=[0.7])
+    top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling: the share of likelihood kept")
+    top_k: int | None = Field(None, ge=0, le=1000, description="sample from the k likeliest tokens; 0: from all")
+    min_p: float | None = Field(None, ge=0, le=1, description="drop what is less likely than this share of the best")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="against what was said at all")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="against what was said often")
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="most tokens of the answer", examples=[256])
+    stop: tuple[Annotated[Text, Field(min_length=1, max_length=200)], ...] = Field(
+        (), max_length=16, description="the answer ends before any of these", examples=[["\n\n"]]
+    )
+    seed: int | None = Field(None, ge=0, le=2**32 - 2, description="the same seed samples the same way")
+
+
+class PromptBody(_Body):
+    """A prompt. `messages` and `input` are two ways to say the same; `input` is one message of a user.
+
+    Where it goes: without `conversation_id` a conversation begins. With it, and without `parent_message_id`, the
+    conversation goes on after its newest message. With `parent_message_id` it goes on after that one, which makes
+    siblings: an edit names the parent of the message it replaces, a regeneration names the user's message and gives
+    no messages of its own. `parent_message_id: null` begins the conversation anew, beside its first message.
+    """
+
+    conversation_id: UUID | None = Field(None, description="the conversation to go on with")
+    parent_message_id: UUID | None = Field(None, description="the message that this prompt follows")
+    model: str | None = Field(None, max_length=200, description="which model; none: the default", examples=[None])
+    system: Text | None = Field(None, min_length=1, description="instructions, put before `messages`")
+    messages: tuple[MessageBody, ...] = Field((), description="oldest first")
+    input: Text | None = Field(
+        None, min_length=1, description="one message of a user", examples=["Why is the sky blue?"]
+    )
+    parameters: ParametersBody = Field(default_factory=lambda: ParametersBody.model_validate({}))
+    metadata: dict[Annotated[Text, Field(min_length=1, max_length=64)], Text] = Field(
+        default_factory=dict, max_length=64, description="yours; returned with the generation, read by nobody"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> PromptBody:
+        if self.input is not None and self.messages:
+            raise ValueError("give either `input` or `messages`, not both")
+        if self.input is None and not self.messages and self.parent_message_id is None:
+            raise ValueError("give `input`, `messages`, or a `parent_message_id` to answer again")
+        if self.messages and self.messages[-1].role != "user":
+            raise ValueError("the last of `messages` must be a user's")
+        return self
+
+    @property
+    def begins_anew(self) -> bool:
+        """`parent_message_id` was given as null, not left out."""
+        return self.parent_message_id is None and "parent_message_id" in self.model_fields_set
+
+    def written(self) -> tuple[ChatMessage, ...]:
+        """All messages that this prompt adds, oldest first."""
+        system = () if self.system is None else (ChatMessage(role="system", content=self.system),)
+        if self.input is not None:
+            return (*system, ChatMessage(role="user", content=self.input))
+        return (*system, *(ChatMessage(role=one.role, content=one.content) for one in self.messages))
+
+
+class Accepted(BaseModel):
+    """The prompt is durable. It will end in exactly one of completed, failed, cancelled."""
+
+    generation_id: UUID = Field(description="the generation of the answer")
+    conversation_id: UUID = Field(description="the conversation it belongs to")
+    message_id: UUID = Field(description="the message that the answer becomes; a next prompt may name it as its parent")
+    parent_message_id: UUID | None = Field(description="the message that this prompt follows")
+    input_message_ids: list[UUID] = Field(description="ids of the messages that this prompt adds, oldest first")
+    model: str = Field(description="the model that will answer", examples=["gemma-3-270m"])
+    status: str = Field(description="always `queued`", examples=["queued"])
+    stream_url: str = Field(description="the answer as server-sent events, from any cursor")
+    generation_url: str = Field(description="the generation, also in the `Location` header")
+    cancel_url: str = Field(description="POST here to stop it")
+
+    @classmethod
+    def of(cls, command: SubmitPrompt) -> Accepted:
+        url = f"/v1/generations/{command.generation_id}"
+        return cls(
+            generation_id=command.generation_id,
+            conversation_id=command.conversation_id,
+            message_id=command.generation_id,
+            parent_message_id=command.parent_message_id,
+            input_message_ids=list(command.input_message_ids),
+            model=command.model,
+            status="queued",
+            stream_url=f"{url}/stream",
+            generation_url=url,
+            cancel_url=f"{url}/cancel",
+        )
+
+
+def command_of(
+    body: PromptBody,
+    principal: Principal,
+    *,
+    conversation_id: UUID,
+    parent_message_id: UUID | None,
+    model: str,
+    pool: str,
+) -> SubmitPrompt:
+    """The command that ``body`` becomes at its place in a conversation."""
+    written = body.written()
+    values: dict[str, Any] = body.parameters.model_dump()
+    return SubmitPrompt(
+        generation_id=new_id(),
+        conversation_id=conversation_id,
+        parent_message_id=parent_message_id,
+        input_message_ids=tuple(new_id() for _ in written),
+        user_id=principal.user_id,
+        key_id=principal.key_id,
+        model=model,
+        pool=pool,
+        parameters=Parameters(**values),
+        content=PromptContent(messages=written, metadata=dict(body.metadata)),
+    )

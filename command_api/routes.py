@@ -1,0 +1,207 @@
+"""The command API's endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+
+from backplane.ports.database import Database
+from backplane.security.principal import Principal
+from backplane.web.authentication import requires
+from backplane.web.problems import Problem, not_found, responses, unavailable
+from command_api import conversations
+from command_api.admission import Refused
+from command_api.conversations import NoSuch
+from command_api.idempotency import MOST_CHARACTERS, KeyReused
+from command_api.outbox import Relay
+from command_api.prompt import Accepted, PromptBody, Text
+from command_api.refusals import Refusals
+from command_api.submission import ProjectionsLag, Submission
+
+_RECORDED_POLL_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPorts:
+    """What the endpoints need; stands at ``app.state.command``."""
+
+    submission: Submission
+    refusals: Refusals
+    relay: Relay
+    database: Database
+    read_your_writes_s: float
+
+
+Prompter = Annotated[Principal, Depends(requires("admin", "member"))]
+
+
+class _RecordsRefusals(APIRoute):
+    """Counts what an authenticated caller was refused, also when it never reached the handler."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await inner(request)
+            except (Problem, RequestValidationError) as error:
+                principal = getattr(request.state, "principal", None)
+                reason = error.type if isinstance(error, Problem) else "invalid-request"
+                if principal is not None and not (isinstance(error, Problem) and error.status >= 500):
+                    _ports(request).refusals.count(principal, reason)
+                raise
+
+        return handler
+
+
+router = APIRouter(prefix="/v1", tags=["commands"])
+prompts = APIRouter(route_class=_RecordsRefusals)
+
+
+def _ports(request: Request) -> CommandPorts:
+    ports: CommandPorts = request.app.state.command
+    return ports
+
+
+@prompts.post(
+    "/prompts",
+    status_code=202,
+    response_model=Accepted,
+    summary="Submit a prompt",
+    responses={
+        202: {"headers": {"Location": {"description": "the generation", "schema": {"type": "string"}}}},
+        **responses(401, 403, 404, 409, 413, 422, 503),
+    },
+)
+async def submit_prompt(
+    request: Request,
+    response: Response,
+    principal: Prompter,
+    body: PromptBody,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=MOST_CHARACTERS,
+            description="any string of yours; repeating a request with it never makes a second prompt",
+        ),
+    ] = None,
+    traceparent: Annotated[str | None, Header(max_length=55, description="W3C trace context")] = None,
+) -> Accepted:
+    """Once this answers 202 the prompt survives any crash, and ends in exactly one of completed, failed, cancelled."""
+    try:
+        accepted = await _ports(request).submission.submit(principal, body, idempotency_key, traceparent)
+    except Refused as refused:
+        raise Problem(
+            422,
+            refused.type,
+            "The prompt is refused",
+            str(refused),
+            errors=[{"field": refused.field, "message": str(refused)}],
+        ) from None
+    except KeyReused:
+        raise Problem(
+            409, "idempotency-key-reused", "Idempotency key reused", "The key was used before, with another body."
+        ) from None
+    except NoSuch as missing:
+        raise not_found(missing.args[0]) from None
+    except ProjectionsLag:
+        raise _lag() from None
+    response.headers["Location"] = accepted.generation_url
+    return accepted
+
+
+class CancelAccepted(BaseModel):
+    generation_id: UUID = Field(description="the generation that will stop, unless it ends first")
+
+
+@router.post(
+    "/generations/{generation_id}/cancel",
+    status_code=202,
+    response_model=CancelAccepted,
+    summary="Stop a generation",
+    responses=responses(401, 403, 404, 422, 503),
+)
+async def cancel_generation(request: Request, principal: Prompter, generation_id: UUID) -> CancelAccepted:
+    """Disconnecting from a stream does not stop a generation; this does. What is already said stays."""
+    try:
+        await _ports(request).submission.cancel(principal, generation_id)
+    except NoSuch as missing:
+        raise not_found(missing.args[0]) from None
+    except ProjectionsLag:
+        raise _lag() from None
+    return CancelAccepted(generation_id=generation_id)
+
+
+class ConversationChanges(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    title: Text = Field(min_length=1, max_length=200, description="the new title", examples=["The colour of the sky"])
+
+
+class Renamed(BaseModel):
+    id: UUID = Field(description="the conversation")
+    title: str = Field(description="its title from now on")
+
+
+@router.patch(
+    "/conversations/{conversation_id}",
+    response_model=Renamed,
+    summary="Rename a conversation",
+    responses=responses(401, 403, 404, 422, 503),
+)
+async def rename_conversation(
+    request: Request, principal: Prompter, conversation_id: UUID, body: ConversationChanges
+) -> Renamed:
+    try:
+        event_id = await conversations.rename(_ports(request).database, principal, conversation_id, body.title)
+    except NoSuch as missing:
+        raise not_found(missing.args[0]) from None
+    await _settle(request, principal, event_id)
+    return Renamed(id=conversation_id, title=body.title)
+
+
+@router.delete(
+    "/conversations/{conversation_id}",
+    status_code=204,
+    summary="Delete a conversation",
+    responses=responses(401, 403, 404, 422, 503),
+)
+async def delete_conversation(request: Request, principal: Prompter, conversation_id: UUID) -> None:
+    """Removes it and what was written in it from every list and view, and cancels what still runs in it."""
+    ports = _ports(request)
+    try:
+        event_id, cancels = await conversations.delete(ports.database, principal, conversation_id)
+    except NoSuch as missing:
+        raise not_found(missing.args[0]) from None
+    for cancel in cancels:
+        await ports.submission.publish_cancel(principal, cancel)
+    await _settle(request, principal, event_id)
+
+
+async def _settle(request: Request, principal: Principal, event_id: UUID) -> None:
+    """Wait until readers see a decided event, within the deadline. It is decided either way."""
+    ports = _ports(request)
+    ports.relay.wake()
+    try:
+        async with asyncio.timeout(ports.read_your_writes_s):
+            # Another process commits it, so there is nothing of ours to wait on.
+            while not await conversations.recorded(ports.database, principal.tenant_id, event_id):  # noqa: ASYNC110
+                await asyncio.sleep(_RECORDED_POLL_S)
+    except TimeoutError:
+        return
+
+
+def _lag() -> Problem:
+    return unavailable("projections", "The read models are behind; whether this is there cannot be said yet.")
+
+
+router.include_router(prompts)

@@ -1,0 +1,120 @@
+"""From a valid request to a durable command."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from backplane.ports.freshness import caught_up
+
+from backplane.ports.bus import Bus
+from backplane.ports.database import Database
+from backplane.ports.identifiers import new_id
+from backplane.security.principal import Principal
+from backplane.settings import Settings
+from command_api import conversations, idempotency
+from command_api.admission import admit
+from command_api.conversations import NoSuch, Place
+from command_api.lanes import Lanes
+from command_api.prompt import Accepted, PromptBody, command_of
+from event_schemas import topics
+from event_schemas.codec import decode, encode
+from event_schemas.envelope import Envelope
+from event_schemas.generation import CancelGeneration, SubmitPrompt
+
+SOURCE = "/parley/command_api"
+
+
+class ProjectionsLag(Exception):
+    """What the request names may be there, but the read models are too far behind to say."""
+
+
+class Submission:
+    """The handlers of the commands that travel on the bus."""
+
+    def __init__(self, bus: Bus, database: Database, settings: Settings) -> None:
+        self._bus = bus
+        self._database = database
+        self._settings = settings
+        self._lanes = Lanes(bus)
+        self._topics = topics.all_topics(list(settings.pools))
+
+    async def submit(
+        self, principal: Principal, body: PromptBody, idempotency_key: str | None, traceparent: str | None
+    ) -> Accepted:
+        """Accept a prompt: when this returns, the prompt is durable.
+
+        Raises Refused, NoSuch, ProjectionsLag, KeyReused, and what the bus and the database raise.
+        """
+        body_hash = idempotency.hash_of(body.model_dump_json().encode()) if idempotency_key is not None else b""
+        if idempotency_key is not None:
+            known = await idempotency.find(self._database, principal.tenant_id, idempotency_key, body_hash)
+            if known is not None:
+                return await self._publish(known, principal.tenant_id)
+        admitted = admit(body, self._settings)
+        place = await self._place(principal, body)
+        command = command_of(
+            body,
+            principal,
+            conversation_id=place.conversation_id,
+            parent_message_id=place.parent_message_id,
+            model=admitted.model,
+            pool=admitted.pool,
+        )
+        envelope = Envelope.first(
+            command,
+            id=new_id(),
+            source=SOURCE,
+            tenant_id=principal.tenant_id,
+            actor=principal.actor,
+            traceparent=traceparent,
+        )
+        topic = topics.commands(admitted.pool)
+        lane = await self._lanes.choose(topic, principal.tenant_id)
+        stored = idempotency.Stored(topic, lane, encode(envelope))
+        if idempotency_key is not None:
+            faster = await idempotency.store(self._database, principal.tenant_id, idempotency_key, body_hash, stored)
+            if faster is not stored:
+                return await self._publish(faster, principal.tenant_id)
+        await self._bus.publish(topic, stored.command, key=str(principal.tenant_id), partition=lane)
+        return Accepted.of(command)
+
+    async def cancel(self, principal: Principal, generation_id: UUID) -> None:
+        """Ask for a generation to be stopped: when this returns, the wish is durable. Raises as ``submit``."""
+        try:
+            command = await conversations.cancel_of(self._database, principal, generation_id)
+        except NoSuch:
+            await self._wait_for_projections()
+            command = await conversations.cancel_of(self._database, principal, generation_id)
+        await self.publish_cancel(principal, command)
+
+    async def publish_cancel(self, principal: Principal, command: CancelGeneration) -> None:
+        """Publish on ``control``. Raises BusError."""
+        envelope = Envelope.first(
+            command, id=new_id(), source=SOURCE, tenant_id=principal.tenant_id, actor=principal.actor
+        )
+        await self._bus.publish(topics.CONTROL, encode(envelope), key=str(principal.tenant_id))
+
+    async def _place(self, principal: Principal, body: PromptBody) -> Place:
+        goes_on_after_newest = (
+            body.conversation_id is not None and body.parent_message_id is None and not body.begins_anew
+        )
+        if goes_on_after_newest:
+            # Which message is the newest one, only the read model says; so it has to know all that was accepted.
+            await self._wait_for_projections()
+        try:
+            return await conversations.place(self._database, principal, body)
+        except NoSuch:
+            if goes_on_after_newest:
+                raise
+        await self._wait_for_projections()
+        return await conversations.place(self._database, principal, body)
+
+    async def _wait_for_projections(self) -> None:
+        if not await caught_up(self._bus, self._database, self._topics, self._settings.read_your_writes_s):
+            raise ProjectionsLag
+
+    async def _publish(self, stored: idempotency.Stored, tenant_id: UUID) -> Accepted:
+        envelope = decode(stored.command)
+        assert isinstance(envelope.data, SubmitPrompt)
+        await self._bus.publish(stored.topic, stored.command, key=str(tenant_id), partition=stored.partition)
+        return Accepted.of(envelope.data)

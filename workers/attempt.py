@@ -1,0 +1,177 @@
+"""One attempt at one generation: history, inference, tokens, and the event that says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum
+from uuid import UUID
+
+from backplane.ports.bus import Publisher
+from backplane.ports.database import Database, DatabaseUnavailable
+from backplane.ports.token_stream import Frame, Kind, StreamWriter
+from event_schemas.codec import AnyEnvelope
+from event_schemas.generation import ChatMessage, SubmitPrompt
+from event_schemas.payload import Usage
+from workers.deltas import Deltas
+from workers.facts import Facts, Timing
+from workers.history import NotProjected, history
+from workers.inference.port import (
+    Backend,
+    BackendError,
+    BackendUnavailable,
+    Delta,
+    Finished,
+    InferenceRequest,
+    RequestRefused,
+)
+from workers.publication import Publication
+
+logger = logging.getLogger(__name__)
+
+_HISTORY_DEADLINE_S = 30.0
+_HISTORY_POLL_S = 0.05
+
+
+class Stop(Enum):
+    """Why an attempt is told to stop."""
+
+    CANCELLED = "its cancel was asked for"
+    FENCED = "it is no longer this worker's"
+    DRAINED = "the worker is closing"
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The backend broke off; another attempt may succeed."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPorts:
+    backend: Backend
+    publisher: Publisher
+    streams: StreamWriter
+    database: Database
+
+
+class Attempt:
+    """Runs once. ``run`` returns the terminal event, Broken, or why it was stopped without one."""
+
+    def __init__(self, ports: AttemptPorts, facts: Facts, prompt: SubmitPrompt, attempt: int) -> None:
+        self._ports = ports
+        self._facts = facts
+        self._prompt = prompt
+        self._attempt = attempt
+        self._began = time.monotonic()
+        self._first_token: float | None = None
+        self._deltas = Deltas()
+        self._publication = Publication(ports.publisher, str(facts.tenant_id))
+        self._inference: asyncio.Task[Finished] | None = None
+        self._stop: Stop | None = None
+        self.ending = False
+
+    @property
+    def generation_id(self) -> UUID:
+        return self._prompt.generation_id
+
+    @property
+    def output_tokens(self) -> int:
+        """Deltas so far."""
+        return self._deltas.count
+
+    def stop(self, why: Stop) -> None:
+        """Stop the backend's work. The first reason counts."""
+        if self._stop is None and not self.ending:
+            self._stop = why
+            if self._inference is not None:
+                self._inference.cancel()
+
+    def emit(self) -> None:
+        """Say what was generated since the last time. Called a few times a second."""
+        taken = self._deltas.take()
+        if taken is not None:
+            self._publication.say(self._facts.tokens(self._attempt, *taken))
+
+    async def run(self) -> AnyEnvelope | Broken | Stop:
+        self._publication.say(self._facts.started(self._attempt))
+        self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model}))
+        self._inference = asyncio.create_task(self._infer())
+        if self._stop is not None:
+            self._inference.cancel()
+        try:
+            finished = await self._inference
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+            if self._stop is not Stop.CANCELLED:
+                return self._stop
+            self.ending = True
+            return self._facts.cancelled(self._attempt, self._deltas)
+        except RequestRefused as refused:
+            self.ending = True
+            return self._facts.failed(self._attempt, refused.reason, str(refused), self._deltas)
+        except BackendError as broken:
+            return Broken(broken.reason, str(broken))
+        self.ending = True
+        ended = time.monotonic()
+        timing = Timing(
+            first_token_ms=round(((self._first_token or ended) - self._began) * 1000),
+            duration_ms=round((ended - self._began) * 1000),
+        )
+        usage = Usage(input_tokens=finished.input_tokens, output_tokens=finished.output_tokens, source="provider")
+        return self._facts.completed(self._attempt, finished.finish_reason, usage, self._deltas, timing)
+
+    async def all_said(self) -> None:
+        """Return once what was emitted is published. What was not needs no event: the terminal one holds it all."""
+        await self._publication.all_said()
+
+    async def close(self) -> None:
+        """Release what the attempt holds. What it had not published yet is dropped."""
+        await self._publication.close()
+
+    async def _infer(self) -> Finished:
+        request = InferenceRequest(
+            generation_id=self._prompt.generation_id,
+            attempt=self._attempt,
+            model=self._prompt.model,
+            messages=await self._history(),
+            parameters=self._prompt.parameters,
+            metadata=self._prompt.content.metadata,
+        )
+        try:
+            async with aclosing(self._ports.backend.generate(request)) as items:
+                async for item in items:
+                    if isinstance(item, Finished):
+                        return item
+                    self._take(item)
+        except (BackendError, asyncio.CancelledError):
+            raise
+        except Exception as bug:
+            logger.exception("backend bug", extra={"action": "backend_bug", "generation_id": str(self.generation_id)})
+            raise BackendUnavailable("backend_error", f"the backend raised {type(bug).__name__}") from bug
+        raise BackendUnavailable("backend_error", "the backend ended without saying how")
+
+    async def _history(self) -> tuple[ChatMessage, ...]:
+        deadline = time.monotonic() + _HISTORY_DEADLINE_S
+        while True:
+            try:
+                return await history(self._ports.database, self._facts.tenant_id, self._prompt)
+            except (NotProjected, DatabaseUnavailable) as error:
+                if time.monotonic() > deadline:
+                    raise BackendUnavailable("history_unavailable", "the conversation could not be read") from error
+                await asyncio.sleep(_HISTORY_POLL_S)
+
+    def _take(self, delta: Delta) -> None:
+        if self._first_token is None:
+            self._first_token = time.monotonic()
+        seq, text = self._deltas.append(delta.text)
+        self._show(Frame(Kind.TOKEN, self._attempt, seq, (text,)))
+
+    def _show(self, frame: Frame) -> None:
+        self._ports.streams.append(self._facts.tenant_id, self._prompt.generation_id, frame)

@@ -1,0 +1,136 @@
+"""The events that a worker writes about a generation. Pure: from what is known to what is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from backplane.ports.identifiers import new_id
+from event_schemas.codec import AnyEnvelope
+from event_schemas.generation import (
+    AnswerContent,
+    AttemptLost,
+    CancelGeneration,
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+    GenerationRestarted,
+    GenerationStarted,
+    SubmitPrompt,
+    TokensContent,
+    TokensEmitted,
+)
+from event_schemas.payload import Payload, Usage
+from workers.deltas import Deltas
+
+SOURCE = "/parley/workers"
+
+_CHARACTERS_A_TOKEN = 4
+"""Rule of thumb for English text, used only where an attempt was lost and nobody counted; marked as an estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds since the attempt began."""
+
+    first_token_ms: int
+    duration_ms: int
+
+
+class Facts:
+    """What can be said about one prompt. Every envelope is caused by the prompt's own."""
+
+    def __init__(self, cause: AnyEnvelope, prompt: SubmitPrompt | CancelGeneration, worker: str) -> None:
+        self._cause = cause
+        self._prompt = prompt
+        self._worker = worker
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self._cause.tenantid
+
+    def started(self, attempt: int) -> AnyEnvelope:
+        kind = GenerationStarted if attempt == 1 else GenerationRestarted
+        return self._say(
+            kind(
+                generation_id=self._prompt.generation_id,
+                conversation_id=self._prompt.conversation_id,
+                attempt=attempt,
+                model=self._prompt.model,
+                worker=self._worker,
+            )
+        )
+
+    def tokens(self, attempt: int, first_seq: int, deltas: tuple[str, ...]) -> AnyEnvelope:
+        return self._say(
+            TokensEmitted(
+                generation_id=self._prompt.generation_id,
+                attempt=attempt,
+                first_seq=first_seq,
+                content=TokensContent(deltas=deltas),
+            )
+        )
+
+    def lost(self, attempt: int, output_tokens: int) -> AnyEnvelope:
+        """``output_tokens`` is what was seen of it, as far as that is still known."""
+        return self._say(
+            AttemptLost(
+                generation_id=self._prompt.generation_id,
+                attempt=attempt,
+                user_id=self._prompt.user_id,
+                key_id=self._prompt.key_id,
+                model=self._prompt.model,
+                usage=self._estimate(output_tokens),
+            )
+        )
+
+    def completed(
+        self, attempt: int, reason: Literal["stop", "length"], usage: Usage, deltas: Deltas, timing: Timing
+    ) -> AnyEnvelope:
+        return self._say(
+            GenerationCompleted(
+                **self._ended(attempt, usage, deltas),
+                finish_reason=reason,
+                first_token_ms=timing.first_token_ms,
+                duration_ms=timing.duration_ms,
+            )
+        )
+
+    def failed(self, attempt: int, reason: str, detail: str, deltas: Deltas | None) -> AnyEnvelope:
+        """``deltas`` is None where the attempt never ran, so that it used nothing."""
+        return self._say(GenerationFailed(**self._broken_off(attempt, deltas), reason=reason, detail=detail))
+
+    def cancelled(self, attempt: int, deltas: Deltas | None) -> AnyEnvelope:
+        """``deltas`` is None where the attempt never ran, so that it used nothing."""
+        return self._say(GenerationCancelled(**self._broken_off(attempt, deltas)))
+
+    def _broken_off(self, attempt: int, deltas: Deltas | None) -> dict[str, Any]:
+        if deltas is None:
+            return self._ended(attempt, Usage(input_tokens=0, output_tokens=0, source="provider"), Deltas())
+        return self._ended(attempt, self._estimate(deltas.count), deltas)
+
+    def _ended(self, attempt: int, usage: Usage, deltas: Deltas) -> dict[str, Any]:
+        return {
+            "generation_id": self._prompt.generation_id,
+            "conversation_id": self._prompt.conversation_id,
+            "attempt": attempt,
+            "user_id": self._prompt.user_id,
+            "key_id": self._prompt.key_id,
+            "model": self._prompt.model,
+            "usage": usage,
+            "content": AnswerContent(text=deltas.text, delta_lengths=deltas.lengths),
+        }
+
+    def _estimate(self, output_tokens: int) -> Usage:
+        characters = (
+            sum(len(message.content) for message in self._prompt.content.messages)
+            if isinstance(self._prompt, SubmitPrompt)
+            else 0
+        )
+        return Usage(
+            input_tokens=-(-characters // _CHARACTERS_A_TOKEN), output_tokens=output_tokens, source="estimated"
+        )
+
+    def _say(self, payload: Payload) -> AnyEnvelope:
+        return self._cause.caused(payload, id=new_id(), source=SOURCE, actor=f"worker:{self._worker}")

@@ -1,0 +1,26 @@
+"""What followers are shown of an ending."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backplane.ports.token_stream import Frame, Kind
+from event_schemas.codec import AnyEnvelope
+from event_schemas.generation import GenerationCancelled, GenerationCompleted, GenerationFailed
+
+
+def terminal_frame(event: AnyEnvelope) -> Frame:
+    """The frame of a terminal event."""
+    ended = event.data
+    assert isinstance(ended, (GenerationCompleted, GenerationFailed, GenerationCancelled))
+    detail: dict[str, Any] = {"model": ended.model, "usage": ended.usage.model_dump()}
+    match ended:
+        case GenerationCompleted():
+            kind = Kind.COMPLETED
+            detail["finish_reason"] = ended.finish_reason
+        case GenerationFailed():
+            kind = Kind.FAILED
+            detail |= {"reason": ended.reason, "detail": ended.detail}
+        case GenerationCancelled():
+            kind = Kind.CANCELLED
+    return Frame(kind, ended.attempt, len(ended.content.delta_lengths), detail=detail)

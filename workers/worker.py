@@ -1,0 +1,349 @@
+"""A worker: takes prompts off its pool's topic, claims them, runs as many at a time as it has slots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from prometheus_client import Counter, Gauge
+
+from backplane.ports.bus import BusError, Consumer, Message
+from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.dead_letters import dead_letter
+from backplane.ports.token_stream import Signals, StreamUnavailable
+from backplane.settings import WorkerSettings
+from backplane.telemetry.readiness import Readiness
+from event_schemas.codec import AnyEnvelope, NewerVersion, Poison, decode, encode
+from event_schemas.generation import SubmitPrompt
+from workers.attempt import Attempt, AttemptPorts, Broken, Stop
+from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
+from workers.facts import Facts
+from workers.publication import publish_event
+from workers.terminal_frames import terminal_frame
+
+logger = logging.getLogger(__name__)
+
+ENDED = "generations:ended"
+"""Signals channel on which the conversation of a generation that ended is sent."""
+
+_MOST_HELD = 256
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+_running_now = Gauge("parley_worker_running", "Generations that this worker runs")
+_outcomes = Counter("parley_worker_attempts_total", "Attempts by how they ended", ["outcome"])
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Running:
+    attempt: Attempt
+    messages: list[Message]
+    """Every delivery of its command; a broker may deliver what is running to the very worker that runs it."""
+
+
+@dataclass(slots=True)
+class _Delivery:
+    message: Message
+    envelope: AnyEnvelope
+    prompt: SubmitPrompt
+    facts: Facts
+    broken: Broken | None = None
+    output_tokens: int = 0
+
+
+class Worker:
+    """``name`` is unique among all processes that ever ran. ``slots`` bounds the generations run at once."""
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        settings: WorkerSettings,
+        claims: Claims,
+        consumer: Consumer,
+        ports: AttemptPorts,
+        signals: Signals,
+        readiness: Readiness,
+    ) -> None:
+        self._name = name
+        self._slots = asyncio.Semaphore(slots)
+        self._free = slots
+        self._settings = settings
+        self._claims = claims
+        self._consumer = consumer
+        self._ports = ports
+        self._signals = signals
+        self._readiness = readiness
+        self._running: dict[UUID, _Running] = {}
+        self._held: dict[UUID, list[asyncio.Event]] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._draining = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set; then finish what runs within the grace period, and give the rest back."""
+        background = [
+            asyncio.create_task(self._heartbeats()),
+            asyncio.create_task(self._emissions()),
+            asyncio.create_task(self._endings()),
+        ]
+        try:
+            await self._receive(stop)
+            await self._drain()
+        finally:
+            for task in (*background, *self._deliveries):
+                task.cancel()
+            await asyncio.gather(*background, *self._deliveries, return_exceptions=True)
+            await self._consumer.close()
+            await self._ports.streams.flush()
+
+    def cancel(self, generation_id: UUID) -> None:
+        """The cancel of this generation was asked for; stops it if it runs here."""
+        if generation_id in self._running:
+            self._running[generation_id].attempt.stop(Stop.CANCELLED)
+
+    def wake(self, conversation_id: UUID) -> None:
+        """A generation of this conversation ended; what waits for it may ask again."""
+        for event in self._held.get(conversation_id, ()):
+            event.set()
+
+    async def _receive(self, stop: asyncio.Event) -> None:
+        stopping = asyncio.create_task(stop.wait())
+        while not stop.is_set():
+            self._room.clear()
+            if self._free <= 0:
+                await _first(stopping, asyncio.create_task(self._room.wait()))
+                continue
+            receiving = asyncio.create_task(self._consumer.receive(limit=self._free))
+            if not await _first(stopping, receiving):
+                break
+            for message in receiving.result():
+                try:
+                    await self._accept(message)
+                except NewerVersion as newer:
+                    self._readiness.block("commands", str(newer))
+                    logger.error("stopped at a newer version", extra={"action": "newer_version", "cause": str(newer)})
+                    await stopping
+                    return
+        stopping.cancel()
+
+    async def _accept(self, message: Message) -> None:
+        try:
+            envelope = decode(message.payload)
+            if not isinstance(envelope.data, SubmitPrompt):
+                raise Poison(f"{envelope.type} is no prompt")
+        except Poison as poison:
+            reason = str(poison)
+            logger.error("dead letter", extra={"action": "dead_letter", "topic": message.topic, "cause": reason})
+            await _insist(lambda: dead_letter(self._ports.publisher, message, reason))
+            await self._ack(message)
+            return
+        if sum(map(len, self._held.values())) >= _MOST_HELD:
+            await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
+            return
+        delivery = _Delivery(message, envelope, envelope.data, Facts(envelope, envelope.data, self._name))
+        self._free -= 1
+        task = asyncio.create_task(self._deliver(delivery))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+
+    async def _deliver(self, delivery: _Delivery) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            async with self._slots:
+                try:
+                    done = self._draining or await self._ask(delivery)
+                except DatabaseUnavailable as error:
+                    logger.warning("claim waits", extra={"action": "claim_waits", "cause": str(error)})
+                    done = False
+                finally:
+                    # Waiting takes no slot: what is held below leaves its place to others.
+                    self._free += 1
+                    self._room.set()
+            if done:
+                return
+            await self._hold(delivery.prompt.conversation_id, pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            self._free -= 1
+
+    async def _hold(self, conversation_id: UUID, longest_s: float) -> None:
+        woken = asyncio.Event()
+        self._held.setdefault(conversation_id, []).append(woken)
+        try:
+            async with asyncio.timeout(longest_s):
+                await woken.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._held[conversation_id].remove(woken)
+            if not self._held[conversation_id]:
+                del self._held[conversation_id]
+
+    async def _ask(self, delivery: _Delivery) -> bool:
+        """Ask for the claim and act on the answer. True: this delivery is dealt with."""
+        prompt, facts = delivery.prompt, delivery.facts
+        running = self._running.get(prompt.generation_id)
+        if running is not None:
+            running.messages.append(delivery.message)
+            return True
+        answer = await self._claims.ask(facts.tenant_id, prompt, delivery.message.payload)
+        if isinstance(answer, Expired):
+            answer = await self._take_over(delivery, answer)
+        match answer:
+            case Ended(terminal):
+                await self._tell(facts.tenant_id, terminal, delivery.message)
+                return True
+            case Claimed(attempt):
+                return await self._attempt(delivery, attempt)
+            case Elsewhere():
+                await self._ack(delivery.message)
+                return True
+            case Mine() | Busy():
+                return False
+
+    async def _take_over(self, delivery: _Delivery, expired: Expired) -> Claimed | Busy | Ended:
+        facts, generation_id = delivery.facts, delivery.prompt.generation_id
+        output_tokens = delivery.output_tokens
+        if not output_tokens:
+            with suppress(StreamUnavailable):
+                cursor = await self._ports.streams.last(facts.tenant_id, generation_id)
+                output_tokens = cursor.seq if cursor is not None and cursor.attempt == expired.attempt else 0
+        lost = facts.lost(expired.attempt, output_tokens)
+        if expired.cancel_requested:
+            terminal = encode(facts.cancelled(expired.attempt + 1, None))
+        elif expired.attempt >= self._settings.max_attempts:
+            why = delivery.broken.detail if delivery.broken else "its worker was lost each time"
+            detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
+            terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))
+        else:
+            return await self._claims.take_over(facts.tenant_id, generation_id, expired.attempt, lost)
+        ended = await self._claims.end_lost(facts.tenant_id, generation_id, expired.attempt, terminal, lost)
+        return Ended(terminal) if ended else Busy()
+
+    async def _attempt(self, delivery: _Delivery, number: int) -> bool:
+        generation_id = delivery.prompt.generation_id
+        attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number)
+        running = self._running[generation_id] = _Running(attempt, [delivery.message])
+        _running_now.inc()
+        try:
+            result = await attempt.run()
+            match result:
+                case Stop():
+                    if result is Stop.DRAINED:
+                        await self._claims.release([generation_id])
+                    return False
+                case Broken(reason, detail):
+                    logger.warning(
+                        "attempt broken",
+                        extra={
+                            "action": "attempt_broken",
+                            "generation_id": str(generation_id),
+                            "attempt": number,
+                            "reason": reason,
+                            "cause": detail,
+                        },
+                    )
+                    _outcomes.labels("broken").inc()
+                    delivery.broken, delivery.output_tokens = result, attempt.output_tokens
+                    await self._claims.release([generation_id])
+                    return False
+            terminal = encode(result)
+            if not await _insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
+                return False
+            await attempt.all_said()
+            await self._tell(delivery.facts.tenant_id, terminal, *running.messages)
+            _outcomes.labels(result.type.split(".")[1]).inc()
+            return True
+        finally:
+            del self._running[generation_id]
+            _running_now.dec()
+            await attempt.close()
+
+    async def _tell(self, tenant_id: UUID, terminal: bytes, *messages: Message) -> None:
+        """It is committed: publish, ack, and only then show. Safe to repeat."""
+        event = decode(terminal)
+        await publish_event(self._ports.publisher, str(tenant_id), terminal)
+        await self._ack(*messages)
+        frame = terminal_frame(event)
+        ended = event.data
+        assert hasattr(ended, "generation_id")
+        assert hasattr(ended, "conversation_id")
+        self._ports.streams.append(tenant_id, ended.generation_id, frame)
+        self.wake(ended.conversation_id)
+        await self._signals.send(ENDED, str(ended.conversation_id))
+
+    async def _ack(self, *messages: Message) -> None:
+        try:
+            await self._consumer.ack(*messages)
+        except BusError as error:
+            # It will be delivered again, and found to have ended.
+            logger.warning("ack lost", extra={"action": "ack_lost", "cause": str(error)})
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 4)
+            expected = {id: running.attempt for id, running in self._running.items() if not running.attempt.ending}
+            if not expected:
+                continue
+            try:
+                kept = await self._claims.heartbeat()
+            except DatabaseUnavailable as error:
+                logger.warning("heartbeat missed", extra={"action": "heartbeat_missed", "cause": str(error)})
+                continue
+            for generation_id, attempt in expected.items():
+                if generation_id not in kept:
+                    attempt.stop(Stop.FENCED)
+                elif kept[generation_id]:
+                    attempt.stop(Stop.CANCELLED)
+
+    async def _emissions(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.emit_every_s)
+            for running in self._running.values():
+                running.attempt.emit()
+
+    async def _endings(self) -> None:
+        async with self._signals.listen(ENDED) as conversations:
+            async for conversation_id in conversations:
+                with suppress(ValueError):
+                    self.wake(UUID(conversation_id))
+
+    async def _drain(self) -> None:
+        self._draining = True
+        for conversation_id in list(self._held):
+            self.wake(conversation_id)
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=self._settings.grace_s)
+        for running in list(self._running.values()):
+            running.attempt.stop(Stop.DRAINED)
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=5)
+
+
+async def _first(stopping: asyncio.Task[bool], other: asyncio.Task[T]) -> bool:
+    """Wait for either; True if ``other`` is done. Else it is cancelled."""
+    await asyncio.wait({stopping, other}, return_when=asyncio.FIRST_COMPLETED)
+    if other.done():
+        return True
+    other.cancel()
+    await asyncio.gather(other, return_exceptions=True)
+    return False
+
+
+async def _insist(act: Callable[[], Awaitable[T]]) -> T:
+    """Try until Postgres and the bus let it through."""
+    pause_s = 0.05
+    while True:
+        try:
+            return await act()
+        except (DatabaseUnavailable, BusError) as error:
+            logger.warning("trying again", extra={"action": "trying_again", "cause": str(error)})
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
