@@ -20,6 +20,11 @@ def ready(detail: str = "") -> None:
     _tell({"ready": True, "detail": detail})
 
 
+def failed(why: str) -> None:
+    """The service ends because of ``why``: one line for people, without secrets."""
+    _tell({"failed": why})
+
+
 def _tell(line: dict[str, object]) -> None:
     if os.environ.get(ASKED_FOR) == "1":
         sys.stdout.write(json.dumps(line) + "\n")
