@@ -1,7 +1,7 @@
 """JSON Schemas of every payload, committed, and the check that a published one is never changed incompatibly.
 
-    python -m event_schemas.schemas           write what is missing or changed compatibly
-    python -m event_schemas.schemas --check   exit 1, naming each difference, unless files and code agree
+python -m event_schemas.schemas           write what is missing or changed compatibly
+python -m event_schemas.schemas --check   exit 1, naming each difference, unless files and code agree
 """
 
 from __future__ import annotations

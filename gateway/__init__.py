@@ -1,0 +1,1 @@
+"""The front door: all APIs on one port. Translates; decides nothing."""

@@ -1,0 +1,44 @@
+"""All APIs in one process, on one port."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from fastapi.responses import RedirectResponse
+
+import command_api.main
+import command_api.routes
+import query_api.main
+import query_api.routes
+from backplane.settings import Settings
+from backplane.web.application import make_application
+from backplane.web.server import serve_application
+from backplane.wiring.services import command_side, query_side
+
+front = APIRouter(include_in_schema=False)
+
+
+@front.get("/")
+async def index() -> RedirectResponse:
+    """There is no web app yet; the API pages are the best there is to see."""
+    return RedirectResponse("/docs")
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve the command API and the query API until ``stop`` is set."""
+    async with (
+        command_side(settings) as commands,
+        query_side(settings) as queries,
+        command_api.main.running(commands, settings) as command_ports,
+    ):
+        app = make_application(
+            "Parley",
+            settings,
+            commands.authenticator,
+            commands.readiness,
+            [front, command_api.routes.router, query_api.routes.router],
+        )
+        app.state.command = command_ports
+        app.state.query = query_api.main.ports(queries, settings)
+        await serve_application(app, settings, stop)

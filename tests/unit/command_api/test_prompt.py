@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from backplane.security.principal import Principal
+from backplane.settings import LimitSettings, PoolSettings, Settings
+from command_api.admission import Refused, admit
+from command_api.lanes import emptier, lanes
+from command_api.prompt import PromptBody, command_of
+
+PRINCIPAL = Principal(uuid4(), uuid4(), None, "member")
+
+
+def settings(window: int | None = 128) -> Settings:
+    return Settings(
+        pools={
+            "a": PoolSettings(backend="scripted", models=("small", "large"), context_window=window),
+            "b": PoolSettings(backend="scripted", models=("other",)),
+        },
+        limits=LimitSettings(metadata_bytes=64, messages=3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "give `input`, `messages`, or a `parent_message_id`"),
+        ({"input": "a", "messages": [{"role": "user", "content": "b"}]}, "not both"),
+        ({"messages": [{"role": "assistant", "content": "b"}]}, "must be a user's"),
+        ({"messages": [{"role": "robot", "content": "b"}]}, "messages.0.role"),
+        ({"input": ""}, "input"),
+        ({"input": "a\0b"}, "U+0000"),
+        ({"input": "a", "parameters": {"top_p": 1.5}}, "parameters.top_p"),
+        ({"input": "a", "parameters": {"tempereture": 1}}, "parameters.tempereture"),
+        ({"input": "a", "parameters": {"stop": [""]}}, "parameters.stop.0"),
+        ({"input": "a", "metadata": {"k": 1}}, "metadata.k"),
+        ({"input": "a", "modle": "x"}, "modle"),
+        ({"input": "a", "conversation_id": "no"}, "conversation_id"),
+    ],
+)
+def test_bad_bodies_are_refused_by_field(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PromptBody.model_validate(body)
+    shown = " ".join(".".join(map(str, one["loc"])) + " " + one["msg"] for one in caught.value.errors())
+    assert message in shown
+
+
+def test_input_and_one_message_say_the_same() -> None:
+    assert (
+        PromptBody(input="hi", system="be brief").written()
+        == PromptBody.model_validate({"system": "be brief", "messages": [{"role": "user", "content": "hi"}]}).written()
+    )
+
+
+def test_null_parent_begins_anew_and_a_missing_one_does_not() -> None:
+    conversation = str(uuid4())
+    assert PromptBody.model_validate(
+        {"conversation_id": conversation, "input": "a", "parent_message_id": None}
+    ).begins_anew
+    assert not PromptBody.model_validate({"conversation_id": conversation, "input": "a"}).begins_anew
+
+
+def test_the_first_model_of_the_first_pool_is_the_default() -> None:
+    admitted = admit(PromptBody(input="a"), settings())
+    assert (admitted.model, admitted.pool) == ("small", "a")
+    assert admit(PromptBody(input="a", model="other"), settings()).pool == "b"
+
+
+@pytest.mark.parametrize(
+    ("body", "type_", "field"),
+    [
+        (PromptBody(input="a", model="gpt"), "unknown-model", "body.model"),
+        (PromptBody(input="x" * 128 * 16), "context-length-exceeded", "body.input"),
+        (
+            PromptBody.model_validate({"input": "a", "parameters": {"max_tokens": 128}}),
+            "context-length-exceeded",
+            "body.parameters.max_tokens",
+        ),
+        (PromptBody(input="a", metadata={"k": "v" * 100}), "metadata-too-large", "body.metadata"),
+        (
+            PromptBody.model_validate({"messages": [{"role": "user", "content": "a"}] * 4}),
+            "too-many-messages",
+            "body.messages",
+        ),
+    ],
+)
+def test_what_cannot_be_admitted_is_refused_by_type_and_field(body: PromptBody, type_: str, field: str) -> None:
+    with pytest.raises(Refused) as caught:
+        admit(body, settings())
+    assert (caught.value.type, caught.value.field) == (type_, field)
+
+
+def test_the_command_holds_what_was_asked() -> None:
+    body = PromptBody.model_validate(
+        {"system": "s", "input": "i", "parameters": {"seed": 3, "stop": ["x"]}, "metadata": {"a": "b"}}
+    )
+    conversation = uuid4()
+    command = command_of(body, PRINCIPAL, conversation_id=conversation, parent_message_id=None, model="small", pool="a")
+    assert [message.role for message in command.content.messages] == ["system", "user"]
+    assert len(set(command.input_message_ids)) == 2
+    assert (command.parameters.seed, command.parameters.stop, command.content.metadata) == (3, ("x",), {"a": "b"})
+
+
+@given(st.uuids(), st.integers(1, 64))
+def test_a_tenant_has_two_lanes_wherever_there_are_two_partitions(tenant: Any, partitions: int) -> None:
+    first, second = lanes(tenant, partitions)
+    assert 0 <= first < partitions
+    assert 0 <= second < partitions
+    assert (first != second) == (partitions > 1)
+    assert lanes(tenant, partitions) == (first, second)
+
+
+@given(st.uuids(), st.lists(st.integers(0, 1000), min_size=1, max_size=16))
+def test_the_emptier_lane_is_taken(tenant: Any, backlog: list[int]) -> None:
+    assert backlog[emptier(tenant, backlog)] == min(backlog[lane] for lane in lanes(tenant, len(backlog)))

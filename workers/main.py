@@ -1,0 +1,62 @@
+"""A worker of one pool, as a service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import secrets
+
+from backplane.ports.bus import Mode
+from backplane.settings import LlmSettings, Settings
+from backplane.telemetry import status
+from backplane.telemetry.readiness import Readiness
+from backplane.wiring.services import worker_side
+from event_schemas import topics
+from workers.attempt import AttemptPorts
+from workers.cancellation import Cancellations, follow_cancels, forget_old_claims
+from workers.claims import Claims
+from workers.inference.registry import make_backend
+from workers.worker import Worker
+
+
+async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
+    """Run the prompts of ``pool`` until ``stop`` is set, then drain.
+
+    Raises KeyError where the settings have no such pool, BackendUnavailable where its engine does not start.
+    """
+    described = settings.pools[pool]
+    name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    backend = make_backend(pool, described, LlmSettings())
+    await backend.start(status.progress)
+    try:
+        async with worker_side(settings) as side:
+            readiness = Readiness()
+            claims = Claims(side.database, name, settings.worker.lease_s)
+            commands = await side.bus.subscribe(
+                [topics.commands(pool)], topics.WORKERS, Mode.SHARED, prefetch=described.slots
+            )
+            control = await side.bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=16)
+            worker = Worker(
+                name,
+                described.slots,
+                settings.worker,
+                claims,
+                commands,
+                AttemptPorts(backend, side.bus, side.streams, side.database),
+                side.signals,
+                readiness,
+            )
+            cancellations = Cancellations(name, claims, control, side.bus, side.streams, side.signals, readiness)
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(cancellations.run()),
+                    tasks.create_task(follow_cancels(side.signals, worker.cancel)),
+                    tasks.create_task(forget_old_claims(claims, settings.worker.keep_claims_hours)),
+                ]
+                status.ready(f"pool {pool}, {described.slots} slots")
+                await worker.run(stop)
+                for task in background:
+                    task.cancel()
+    finally:
+        await backend.close()
