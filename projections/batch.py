@@ -26,10 +26,10 @@ class Batch:
         self._writer = Writer(PROJECTIONS, READ_MODELS)
 
     async def apply(self, received: Sequence[Received], passed: Sequence[Message]) -> int:
-        """Record and fold what is new of ``received``, and note that ``passed`` is behind us. Returns how many were new.
+        """Record and fold what is new of ``received``, and note that ``passed`` is behind us.
 
         ``passed`` are all messages that need not come again: those of ``received``, and those set aside. Applying
-        anything a second time changes nothing. Raises DatabaseUnavailable.
+        anything a second time changes nothing. Returns how many were new. Raises DatabaseUnavailable.
         """
         async with self._database.system() as session:
             await session.execute("SELECT pg_advisory_xact_lock_shared(:projecting)", projecting=PROJECTING)

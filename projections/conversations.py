@@ -77,7 +77,7 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
         ):
             return _with_message(row, generation_id)
         case ConversationRenamed(content=content):
-            return row if row["deleted"] else {**row, "title": content.title, "renamed": True}
+            return {**row, "title": None if row["deleted"] else content.title, "renamed": True}
         case _:
             return {**row, "title": None, "deleted": True}
 

@@ -24,6 +24,13 @@ GENESIS = bytes(32)
 """The hash that stands before a tenant's first line."""
 
 
+PAGE = 1000
+"""Lines of the record that are read at a time, at most."""
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Bytes of envelopes that are handled at a time, at most; one larger envelope aside."""
+
+
 class Received(NamedTuple):
     """An envelope, and the very bytes it was decoded from."""
 
@@ -150,13 +157,11 @@ _INSERTED = {
 
 async def _insert(session: Session, new: list[Line], schema: str) -> None:
     arrays = ", ".join(f"CAST(:{column}s AS {kind}[])" for column, kind in _INSERTED.items())
-    values = [(line.tenant_id, line.sequence, *line.facts, line.envelope, line.hash) for line in new]
+    values = ((line.tenant_id, line.sequence, *line.facts, line.envelope, line.hash) for line in new)
+    columns = zip(_INSERTED, zip(*values, strict=True), strict=True)
     await session.execute(
         f"INSERT INTO {schema}.event_log ({', '.join(_INSERTED)}) SELECT * FROM unnest({arrays})",  # noqa: S608
-        **{
-            f"{column}s": list(column_values)
-            for column, column_values in zip(_INSERTED, zip(*values, strict=True), strict=True)
-        },
+        **{f"{column}s": list(of_column) for column, of_column in columns},
     )
 
 

@@ -45,5 +45,13 @@ async def serve(bus: Bus, database: Database, settings: Settings, stop: asyncio.
             continue
         finally:
             if consumer is not None:
-                await consumer.close()
+                await _leave(consumer)
         await stop.wait()
+
+
+async def _leave(consumer: Consumer) -> None:
+    try:
+        await consumer.close()
+    except BusError as error:
+        # What it held goes to others once its lease runs out.
+        logger.warning("could not leave the subscription: %s", error, extra={"action": "projections_left_late"})

@@ -8,13 +8,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from backplane.ports.bus import BusError, Consumer, Message, Publisher
+from backplane.ports.bus import BusError, Consumer, Message, Position, Publisher
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
 from event_schemas.codec import NewerVersion, Poison, decode
 from projections.backoff import Backoff
 from projections.batch import Batch
-from projections.event_log import Received
+from projections.event_log import MOST_BYTES, Received
 from projections.readiness import Readiness
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 MOST_MESSAGES = 500
 """Messages of one transaction at most."""
 
-MOST_BYTES = 16 * 1024 * 1024
-"""Bytes of one transaction's messages at most, one larger message aside."""
+
+_Place = tuple[str, int, Position]
 
 
 class Stopped(Exception):
@@ -81,8 +81,9 @@ class Runner:
         What comes before that one is applied and acked, the rest is left to a newer release.
         Raises Stopped.
         """
+        aside: set[_Place] = set()
         for slice_ in slices(messages):
-            newer = await self._until_done(slice_)
+            newer = await self._until_done(slice_, aside)
             if newer is not None:
                 message, error = newer
                 self._readiness.block("version", str(error))
@@ -94,12 +95,12 @@ class Runner:
                 return False
         return True
 
-    async def _until_done(self, messages: Sequence[Message]) -> tuple[Message, NewerVersion] | None:
+    async def _until_done(self, messages: Sequence[Message], aside: set[_Place]) -> tuple[Message, NewerVersion] | None:
         backoff = Backoff(self._stop)
         while True:
             try:
                 sorted_ = self._sort(messages)
-                await self._apply(sorted_)
+                await self._apply(sorted_, aside)
             except (DatabaseUnavailable, BusError) as error:
                 self._readiness.block("apply", f"projections wait: {error}")
                 logger.warning("projections wait: %s", error, extra={"action": "projections_wait"})
@@ -107,7 +108,7 @@ class Runner:
                 if len(messages) > 1:
                     # One by one, what comes before the culprit gets through, and the culprit is named.
                     for message in messages:
-                        newer = await self._until_done((message,))
+                        newer = await self._until_done((message,), aside)
                         if newer is not None:
                             return newer
                     return None
@@ -131,12 +132,13 @@ class Runner:
             sorted_.passed.append(message)
         return sorted_
 
-    async def _apply(self, sorted_: _Sorted) -> None:
+    async def _apply(self, sorted_: _Sorted, aside: set[_Place]) -> None:
         for message, reason in sorted_.poison:
-            await dead_letter(self._publisher, message, reason)
-            logger.error("set aside: %s", reason, extra={"action": "dead_lettered"} | _place(message))
-        # Never twice, also where what follows is tried again.
-        sorted_.poison.clear()
+            place = message.topic, message.partition, message.position
+            if place not in aside:  # once, also where what comes after it has to be tried again
+                await dead_letter(self._publisher, message, reason)
+                aside.add(place)
+                logger.error("set aside: %s", reason, extra={"action": "dead_lettered"} | _place(message))
         if sorted_.passed:
             await self._batch.apply(sorted_.received, sorted_.passed)
             await self._consumer.ack(*sorted_.passed)

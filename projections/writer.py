@@ -37,13 +37,13 @@ class Writer:
     async def _load(self, session: Session, state: TableState, needs: Needs) -> None:
         table = state.table
         columns = ", ".join(f"t.{column}" for column in table.columns)
+        select = f"SELECT {columns} FROM {self._schema}.{table.name} t"  # noqa: S608 - all names are our own
         if needs.keys:
-            sql = f"SELECT {columns} FROM {self._schema}.{table.name} t JOIN {_keys(table)} USING ({', '.join(table.key)})"  # noqa: S608
+            sql = f"{select} JOIN {_keys(table)} USING ({', '.join(table.key)})"
             for row in await session.all(sql, **_key_arrays(table, needs.keys)):
                 state.load(row)
         for column, selectors in _by_column(needs.selected):
-            sql = f"SELECT {columns} FROM {self._schema}.{table.name} t JOIN {_selected(column)}"  # noqa: S608
-            for row in await session.all(sql, **_selector_arrays(selectors)):
+            for row in await session.all(f"{select} JOIN {_selected(column)}", **_selector_arrays(selectors)):
                 state.load(row)
 
     async def _store(self, session: Session, state: TableState) -> None:

@@ -1,0 +1,178 @@
+"""Replays the record into fresh tables, then swaps them in, or only compares them with what is live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from backplane.ports.database import Database
+from event_schemas.codec import decode
+from event_schemas.registry import COMMANDS, EVENTS, split
+from projections.batch import PROJECTING, READ_MODELS
+from projections.catalog import EVENT_LOG, needed_for
+from projections.comparison import Difference, differences
+from projections.event_log import MOST_BYTES, PAGE
+from projections.table import Projection
+from projections.verify import verify
+from projections.writer import Writer
+
+_CLOSE_ENOUGH = 2 * PAGE
+_CATCHING_UP = 5
+_SWAP_TRIES = 20
+
+Progress = Callable[[float], None]
+"""Told the share that is done, 0 to 1."""
+
+
+class ShadowTables(Protocol):
+    """Fresh tables beside the live ones, in a schema of their own that goes when the rebuild ends."""
+
+    schema: str
+
+    async def create(self, models: Sequence[str]) -> None: ...
+
+    async def analyze(self, table: str) -> None: ...
+
+    def holding(self, lock: int) -> AbstractAsyncContextManager[None]:
+        """While it lasts, nobody else holds the advisory lock ``lock``, shared or not."""
+
+    async def swap(self, table: str) -> bool:
+        """Within ``holding``: put the fresh table in the live one's place when that block ends.
+
+        False where a long read keeps the live table busy; then nothing was changed.
+        """
+
+
+class RecordIsNotRebuilt(Exception):
+    """The event log is what the others are rebuilt from. It can be checked."""
+
+
+class StillBusy(Exception):
+    """Reads that don't end kept the live table busy, so the rebuilt one was not swapped in. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a rebuild or a check found."""
+
+    model: str
+    lines: int
+    """Lines of the record that were read."""
+    swapped: bool
+    differences: tuple[Difference, ...]
+    """Of a check; the first few. Empty: live equals rebuilt."""
+
+
+async def rebuild(
+    database: Database,
+    shadow_of: Callable[[str], AbstractAsyncContextManager[ShadowTables]],
+    model: str,
+    *,
+    check: bool,
+    progress: Progress,
+    most_differences: int = 20,
+) -> Report:
+    """Rebuild a read model from the record while it goes on being read and written.
+
+    ``database`` connects as the owner of the tables, with at least 3 connections; ``shadow_of(model)`` makes the fresh
+    tables. With ``check`` nothing is swapped: what is live is compared with what was rebuilt, as of one moment.
+
+    Raises LookupError (no such model), RecordIsNotRebuilt, StillBusy, DatabaseUnavailable, and NewerVersion where the
+    record holds what only a newer release can read.
+    """
+    if model == EVENT_LOG:
+        if not check:
+            raise RecordIsNotRebuilt("event_log is the record itself; it can be checked, not rebuilt")
+        lines, wrong = await verify(database, READ_MODELS, progress)
+        return Report(model, lines, False, tuple(wrong[:most_differences]))
+    projections = needed_for(model)
+    table = projections[-1].table
+    async with shadow_of(model) as shadow:
+        await shadow.create([projection.name for projection in projections])
+        replay = Replay(database, projections, shadow.schema)
+        for _ in range(_CATCHING_UP):
+            if await replay.catch_up(progress) < _CLOSE_ENOUGH:
+                break
+        if check:
+            async with database.system() as session:
+                # The snapshot is taken while the projector is held off, and outlives that.
+                await session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                async with shadow.holding(PROJECTING):
+                    await replay.catch_up(progress)
+                    await session.one("SELECT 1 AS now")
+                found = await differences(session, table, READ_MODELS, shadow.schema, most_differences)
+            return Report(model, replay.lines, False, found)
+        await shadow.analyze(table.name)
+        for _ in range(_SWAP_TRIES):
+            async with shadow.holding(PROJECTING):
+                await replay.catch_up(progress)
+                if await shadow.swap(table.name):
+                    return Report(model, replay.lines, True, ())
+            await asyncio.sleep(0)
+        raise StillBusy(f"{READ_MODELS}.{table.name} is read without a pause; nothing was changed, try again later")
+
+
+class Replay:
+    """Folds the record into fresh tables, tenant by tenant, and remembers how far it came."""
+
+    def __init__(self, database: Database, projections: Sequence[Projection], schema: str) -> None:
+        self._database = database
+        self._writer = Writer(projections, schema)
+        self._unneeded = _unneeded(projections)
+        self._after: dict[UUID, int] = {}
+        self.lines = 0
+        """Lines of the record that were passed so far."""
+
+    async def catch_up(self, progress: Progress) -> int:
+        """Replay what the record holds at this moment and we have not seen; returns how many lines that was."""
+        async with self._database.system() as session:
+            heads = await session.all(f"SELECT tenant_id, sequence FROM {READ_MODELS}.tenant_heads ORDER BY tenant_id")  # noqa: S608
+        behind = {head["tenant_id"]: head["sequence"] for head in heads}
+        behind = {tenant: to for tenant, to in behind.items() if to > self._after.get(tenant, 0)}
+        total: int = sum(to - self._after.get(tenant, 0) for tenant, to in behind.items())
+        done = 0
+        for tenant_id, to in behind.items():
+            while self._after.get(tenant_id, 0) < to:
+                done += await self._page(tenant_id, self._after.get(tenant_id, 0), to)
+                progress(done / total)
+        self.lines += total
+        return total
+
+    async def _page(self, tenant_id: UUID, after: int, to: int) -> int:
+        async with self._database.system() as session:
+            # A rebuild that is lost is begun anew, so it need not wait for the disk; the swap's commit does.
+            await session.execute("SET LOCAL synchronous_commit = off")
+            last = min(after + PAGE, to)
+            lines = await session.all(
+                _PAGE, tenant_id=tenant_id, after=after, to=last, unneeded=self._unneeded, most_bytes=MOST_BYTES
+            )
+            if lines and lines[-1]["cut"]:
+                last = lines[-1]["sequence"]
+            await self._writer.apply(session, [decode(line["envelope"]) for line in lines])
+        self._after[tenant_id] = last
+        return last - after
+
+
+def _unneeded(projections: Sequence[Projection]) -> list[str]:
+    # Types we know and that no fold wants; a type we don't know is read, so that decoding it fails loudly.
+    needed = frozenset[object]().union(*(projection.handles for projection in projections))
+    names = [split(payload.wire_name) for payload in (*COMMANDS, *EVENTS) if payload not in needed]
+    return [f"{base}.v{version}" for base, newest in names for version in range(1, newest + 1)]
+
+
+# One line is always read, however large it is.
+_PAGE = f"""
+SELECT sequence, envelope, next IS NOT NULL AS cut FROM (
+  SELECT sequence, envelope, sum(octet_length(envelope)) OVER wide AS bytes, row_number() OVER wide AS place,
+         lead(octet_length(envelope)) OVER wide AS next
+  FROM {READ_MODELS}.event_log
+  WHERE tenant_id = :tenant_id AND sequence > :after AND sequence <= :to AND type <> ALL(CAST(:unneeded AS text[]))
+  WINDOW wide AS (ORDER BY sequence)
+) lines
+WHERE place = 1 OR bytes <= :most_bytes
+ORDER BY sequence
+"""  # noqa: S608

@@ -1,0 +1,179 @@
+"""The facts of one generation, as the services write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from backplane.ports.identifiers import new_id
+from event_schemas.codec import AnyEnvelope, encode
+from event_schemas.control_plane import ConversationDeleted, ConversationRenamed, TitleContent
+from event_schemas.envelope import Envelope
+from event_schemas.generation import (
+    AnswerContent,
+    AttemptLost,
+    ChatMessage,
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+    GenerationRestarted,
+    GenerationStarted,
+    Parameters,
+    PromptContent,
+    SubmitPrompt,
+    TokensContent,
+    TokensEmitted,
+)
+from event_schemas.payload import Payload, Usage
+from projections.catalog import PROJECTIONS
+from projections.event_log import Received
+from projections.state import State
+from projections.table import Key, Projection, Row
+
+T0 = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
+Ending = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass
+class Story:
+    """One conversation of a tenant, told a generation at a time. Each fact is a second later than the one before."""
+
+    tenant_id: UUID = field(default_factory=new_id)
+    conversation_id: UUID = field(default_factory=new_id)
+    user_id: UUID = field(default_factory=new_id)
+    key_id: UUID = field(default_factory=new_id)
+    now: datetime = T0
+
+    def envelope(self, data: Payload) -> AnyEnvelope:
+        first = Envelope[Payload].first(
+            data, id=new_id(), source="/parley/tests", tenant_id=self.tenant_id, actor=f"key:{self.key_id}"
+        )
+        self.now += timedelta(seconds=1)
+        return first.model_copy(update={"time": self.now})
+
+    def prompt(
+        self,
+        *messages: tuple[Literal["system", "user", "assistant"], str],
+        parent: UUID | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> Envelope[SubmitPrompt]:
+        said = messages or (("user", "What is a fold?"),)
+        made = self.envelope(
+            SubmitPrompt(
+                generation_id=new_id(),
+                conversation_id=self.conversation_id,
+                parent_message_id=parent,
+                input_message_ids=tuple(new_id() for _ in said),
+                user_id=self.user_id,
+                key_id=self.key_id,
+                model="asked-for",
+                pool="local",
+                parameters=Parameters(temperature=0.5, stop=("\n",)),
+                content=PromptContent(
+                    messages=tuple(ChatMessage(role=role, content=content) for role, content in said),
+                    metadata={"ticket": "42"} if metadata is None else metadata,
+                ),
+            )
+        )
+        assert isinstance(made.data, SubmitPrompt)
+        return Envelope[SubmitPrompt].model_construct(**dict(made))
+
+    def started(self, generation_id: UUID, attempt: int = 1) -> AnyEnvelope:
+        kind = GenerationStarted if attempt == 1 else GenerationRestarted
+        return self.envelope(
+            kind(
+                generation_id=generation_id,
+                conversation_id=self.conversation_id,
+                attempt=attempt,
+                model=f"model-{attempt}",
+                worker="w1",
+            )
+        )
+
+    def lost(self, generation_id: UUID, attempt: int = 1) -> AnyEnvelope:
+        return self.envelope(
+            AttemptLost(
+                generation_id=generation_id,
+                attempt=attempt,
+                user_id=self.user_id,
+                key_id=self.key_id,
+                model=f"model-{attempt}",
+                usage=Usage(input_tokens=5, output_tokens=3, source="estimated"),
+            )
+        )
+
+    def tokens(self, generation_id: UUID, first_seq: int, *deltas: str, attempt: int = 1) -> AnyEnvelope:
+        return self.envelope(
+            TokensEmitted(
+                generation_id=generation_id, attempt=attempt, first_seq=first_seq, content=TokensContent(deltas=deltas)
+            )
+        )
+
+    def ended(
+        self,
+        generation_id: UUID,
+        how: Ending = "completed",
+        *,
+        attempt: int = 1,
+        deltas: Iterable[str] = ("A ", "fold."),
+    ) -> AnyEnvelope:
+        parts = tuple(deltas)
+        common = {
+            "generation_id": generation_id,
+            "conversation_id": self.conversation_id,
+            "attempt": attempt,
+            "user_id": self.user_id,
+            "key_id": self.key_id,
+            "model": f"model-{attempt}",
+            "usage": Usage(input_tokens=7, output_tokens=len(parts), source="provider"),
+            "content": AnswerContent(text="".join(parts), delta_lengths=tuple(map(len, parts))),
+        }
+        match how:
+            case "completed":
+                common |= {"finish_reason": "stop", "first_token_ms": 12, "duration_ms": 340}
+                return self.envelope(GenerationCompleted.model_validate(common))
+            case "failed":
+                common |= {"reason": "attempts_exhausted", "detail": "the backend was lost three times"}
+                return self.envelope(GenerationFailed.model_validate(common))
+            case "cancelled":
+                return self.envelope(GenerationCancelled.model_validate(common))
+
+    def renamed(self, title: str) -> AnyEnvelope:
+        content = TitleContent(title=title)
+        return self.envelope(ConversationRenamed(conversation_id=self.conversation_id, content=content))
+
+    def deleted(self) -> AnyEnvelope:
+        return self.envelope(ConversationDeleted(conversation_id=self.conversation_id))
+
+    def whole(self, how: Ending = "completed", attempts: int = 1, parent: UUID | None = None) -> list[AnyEnvelope]:
+        """All facts of one generation, in the order in which they came to be."""
+        prompt = self.prompt(parent=parent)
+        generation_id = prompt.data.generation_id
+        facts: list[AnyEnvelope] = [prompt]
+        for attempt in range(1, attempts + 1):
+            if attempt > 1:
+                facts.append(self.lost(generation_id, attempt - 1))
+            facts.append(self.started(generation_id, attempt))
+            facts.append(self.tokens(generation_id, 1, "A ", attempt=attempt))
+            facts.append(self.tokens(generation_id, 2, "fold.", attempt=attempt))
+        return [*facts, self.ended(generation_id, how, attempt=attempts)]
+
+
+def received(facts: Iterable[AnyEnvelope]) -> list[Received]:
+    return [Received(fact, encode(fact)) for fact in facts]
+
+
+def folded(
+    facts: Iterable[AnyEnvelope], projections: tuple[Projection, ...] = PROJECTIONS
+) -> dict[str, dict[Key, Row]]:
+    """The rows of every table after ``facts``, in memory."""
+    state = State(projections)
+    for fact in facts:
+        state.fold(fact)
+    return {
+        name: dict(sorted((table.table.key_of(row), row) for row in table.rows()))
+        for name, table in state.tables.items()
+    }

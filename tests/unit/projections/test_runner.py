@@ -1,0 +1,216 @@
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from backplane.ports.bus import BusUnavailable, Message, Mode, Position
+from backplane.ports.database import DatabaseUnavailable
+from backplane.settings import PoolSettings, Settings
+from event_schemas.codec import AnyEnvelope, encode
+from projections import backoff, main
+from projections.event_log import MOST_BYTES, Received
+from projections.main import serve
+from projections.readiness import Readiness
+from projections.runner import MOST_MESSAGES, Runner, slices
+from tests.unit.projections.deadline import eventually
+from tests.unit.projections.doubles import MemoryBatch, MemoryBus, MemoryConsumer, MemoryPublisher
+from tests.unit.projections.story import Story
+
+SETTINGS = Settings(pools={"local": PoolSettings(backend="scripted")})
+SECRET = "what only the two of us may know"
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_S", 0.001)
+    monkeypatch.setattr(backoff, "LONGEST_S", 0.002)
+
+
+def messages(*payloads: AnyEnvelope | bytes) -> list[Message]:
+    return [
+        Message("events", 0, Position(0, entry), None, payload if isinstance(payload, bytes) else encode(payload))
+        for entry, payload in enumerate(payloads)
+    ]
+
+
+def newer(envelope: AnyEnvelope) -> bytes:
+    return encode(envelope).replace(b'"generation.started.v1"', b'"generation.started.v9"')
+
+
+class Rig:
+    """A runner on doubles, and its parts."""
+
+    def __init__(self, sent: Sequence[Message], batch: MemoryBatch) -> None:
+        self.consumer = MemoryConsumer(sent)
+        self.publisher = MemoryPublisher()
+        self.batch = batch
+        self.readiness = Readiness()
+        self.readiness.clear("start")
+        self.stop = asyncio.Event()
+        self.runner = Runner(self.consumer, self.publisher, batch, self.readiness, self.stop)  # type: ignore[arg-type]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Run until ``condition``, then stop as a SIGTERM would."""
+        async with asyncio.timeout(10):
+            running = asyncio.create_task(self.runner.run())
+            await eventually(condition)
+            self.stop.set()
+            await running
+
+
+async def test_what_is_applied_is_acked() -> None:
+    sent = messages(*Story().whole())
+    rig = Rig(sent, MemoryBatch())
+    await rig.until(lambda: rig.consumer.acked == sent)
+    assert [each.raw for each in rig.batch.applied] == [message.payload for message in sent]
+    assert rig.readiness.reasons() == []
+
+
+async def test_poison_is_set_aside_once_with_its_reason_and_nothing_blocks_behind_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second, *_ = Story().whole()
+    poison = json.dumps({"type": "generation.started.v1", "data": {"worker": SECRET}}).encode()
+    sent = messages(first, poison, second, b"\xff")
+    failures = iter([DatabaseUnavailable("Postgres is unavailable: ConnectionError")])
+    rig = Rig(sent, MemoryBatch(lambda _: next(failures, None)))
+    await rig.until(lambda: rig.consumer.acked == sent)
+    assert [payload for payload, _ in rig.publisher.published["events-dlq"]] == [poison, b"\xff"]
+    reason = rig.publisher.published["events-dlq"][0][1]["dead_letter_reason"]
+    assert reason.startswith("generation.started.v1: ")
+    assert SECRET not in reason
+    assert SECRET not in caplog.text
+    assert [each.envelope.id for each in rig.batch.applied] == [first.id, second.id]
+    assert rig.batch.passed == sent
+
+
+async def test_poison_waits_for_the_bus_that_is_to_keep_it() -> None:
+    sent = messages(b"{}")
+    rig = Rig(sent, MemoryBatch())
+    rig.publisher.failures = 3
+    await rig.until(lambda: rig.consumer.acked == sent)
+    assert len(rig.publisher.published["events-dlq"]) == 1
+
+
+async def test_a_newer_version_stops_the_reader_and_nothing_of_it_is_acked(caplog: pytest.LogCaptureFixture) -> None:
+    prompt, started, *rest = Story().whole()
+    sent = messages(prompt, newer(started), *rest)
+    rig = Rig(sent, MemoryBatch())
+    async with asyncio.timeout(10):
+        await rig.runner.run()
+    assert rig.consumer.acked == sent[:1]
+    assert rig.consumer.unacked == sent[1:]
+    assert [each.envelope.id for each in rig.batch.applied] == [prompt.id]
+    assert rig.publisher.published == {}
+    (reason,) = rig.readiness.reasons()
+    assert "generation.started.v9" in reason
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_a_lost_database_is_waited_out_and_visible() -> None:
+    sent = messages(*Story().whole())
+    back = asyncio.Event()
+    down = DatabaseUnavailable("Postgres is unavailable: ConnectionRefusedError")
+    rig = Rig(sent, MemoryBatch(lambda _: None if back.is_set() else down))
+    reasons: list[str] = []
+
+    def tried() -> bool:
+        reasons.extend(rig.readiness.reasons())
+        if rig.batch.tries >= 3 and not back.is_set():
+            assert rig.consumer.acked == []
+            back.set()
+        return rig.consumer.acked == sent
+
+    await rig.until(tried)
+    assert set(reasons) == {"projections wait: Postgres is unavailable: ConnectionRefusedError"}
+    assert rig.readiness.reasons() == []
+    assert len(rig.batch.applied) == len(sent)
+
+
+async def test_a_bug_is_never_skipped_and_is_named_without_content(caplog: pytest.LogCaptureFixture) -> None:
+    facts = Story().whole()
+    sent = messages(*facts)
+    culprit = facts[2].id
+
+    def fails(received: Sequence[Received]) -> Exception | None:
+        return KeyError(SECRET) if any(each.envelope.id == culprit for each in received) else None
+
+    rig = Rig(sent, MemoryBatch(fails))
+    caplog.set_level(logging.INFO)
+    await rig.until(lambda: rig.batch.tries > 8)
+    assert rig.consumer.acked == sent[:2]
+    assert rig.consumer.unacked == sent[2:]
+    (reason,) = rig.readiness.reasons()
+    assert (
+        reason
+        == "projections are stuck: KeyError at events, partition 0, position Position(ledger=0, entry=2); see the log"
+    )
+    assert SECRET not in caplog.text
+    assert any(getattr(record, "action", "") == "projection_stuck" for record in caplog.records)
+
+
+async def test_a_lost_ack_is_repeated() -> None:
+    sent = messages(*Story().whole())
+    rig = Rig(sent, MemoryBatch())
+    rig.consumer.acks_to_lose = 2
+    await rig.until(lambda: rig.consumer.acked == sent)
+    assert len(rig.batch.applied) == len(sent)
+
+
+async def test_stopping_while_the_database_is_down_acks_nothing() -> None:
+    sent = messages(*Story().whole())
+    rig = Rig(sent, MemoryBatch(lambda _: DatabaseUnavailable("Postgres is unavailable: TimeoutError")))
+    await rig.until(lambda: rig.batch.tries > 2)
+    assert rig.consumer.unacked == sent
+
+
+def test_slices_keep_to_their_bounds_and_lose_nothing() -> None:
+    sizes = [MOST_BYTES // 2, MOST_BYTES // 2, 1, MOST_BYTES * 2, *[1] * (MOST_MESSAGES + 1)]
+    sent = [Message("events", 0, Position(0, entry), None, bytes(size)) for entry, size in enumerate(sizes)]
+    cut = [list(slice_) for slice_ in slices(sent)]
+    assert [message for slice_ in cut for message in slice_] == sent
+    assert [len(slice_) for slice_ in cut] == [2, 1, 1, MOST_MESSAGES, 1]
+    assert list(slices([])) == []
+
+
+async def test_serve_reads_every_topic_and_waits_out_a_lost_bus() -> None:
+    sent = messages(*Story().whole())
+    consumer = MemoryConsumer(sent)
+    bus = MemoryBus(BusUnavailable("the broker does not answer"), consumer)
+    readiness, stop = Readiness(), asyncio.Event()
+    assert readiness.reasons() == ["projections have not joined their subscription yet"]
+    batch = MemoryBatch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "Batch", lambda _: batch)
+        async with asyncio.timeout(10):
+            serving = asyncio.create_task(serve(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+            await eventually(lambda: consumer.acked == sent)
+            assert readiness.reasons() == []
+            stop.set()
+            await serving
+    assert consumer.closed
+    assert bus.subscribed[-1] == (("commands-local", "control", "events"), "projections", Mode.FAILOVER)
+
+
+async def test_serve_leaves_the_subscription_to_a_newer_release_and_stays_unready() -> None:
+    _, started, *_ = Story().whole()
+    consumer = MemoryConsumer(messages(newer(started)))
+    bus = MemoryBus(consumer)
+    readiness, stop = Readiness(), asyncio.Event()
+    async with asyncio.timeout(10):
+        serving = asyncio.create_task(serve(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+        await eventually(lambda: consumer.closed)
+        assert not serving.done()
+        (reason,) = readiness.reasons()
+        assert "generation.started.v9" in reason
+        stop.set()
+        await serving
+    assert len(bus.subscribed) == 1
+
+
+async def test_backing_off_ends_at_once_when_asked_to_stop() -> None:
+    stop = asyncio.Event()
+    stop.set()
+    assert await backoff.Backoff(stop).pause() is False
