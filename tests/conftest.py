@@ -143,7 +143,7 @@ async def database(postgres_server: PostgresServer, migrated_template: str) -> A
     name = f"t{uuid.uuid4().hex}"
     connection = await asyncpg.connect(postgres_server.owner_url())
     try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
         yield TestDatabase(postgres_server, name)
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backplane.adapters.postgres.database import PostgresDatabase
+from backplane.security.api_key import ApiKey
+from backplane.security.authenticator import REVOCATIONS, Authenticator
+from command_api.tenancy import NoSuchKey, invite_user, issue_key, provision_tenant, revoke_key
+from tests.conftest import TestDatabase
+
+PEPPER = "pepper"
+
+
+class LocalSignals:
+    """Signals within one process: enough to see who sends what to whom."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, list[asyncio.Queue[str]]] = {}
+
+    async def send(self, channel: str, message: str) -> None:
+        for queue in self.queues.get(channel, ()):
+            queue.put_nowait(message)
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self.queues.setdefault(channel, []).append(queue)
+
+        async def messages() -> AsyncIterator[str]:
+            while True:
+                yield await queue.get()
+
+        yield messages()
+        self.queues[channel].remove(queue)
+
+
+@pytest.fixture
+async def commands(database: TestDatabase) -> AsyncIterator[PostgresDatabase]:
+    adapter = PostgresDatabase(database.role_url("command_api"), pool_size=2)
+    yield adapter
+    await adapter.close()
+
+
+async def test_a_key_stands_for_its_tenant_user_and_role(commands: PostgresDatabase) -> None:
+    tenant = await provision_tenant(commands, "acme")
+    user = await invite_user(commands, tenant, "ada")
+    assert await invite_user(commands, tenant, "ada") == user
+    key = await issue_key(commands, PEPPER, tenant, "member", user_id=user)
+    principal = await Authenticator(commands, PEPPER, 60).principal(key.reveal())
+    assert principal is not None
+    assert (principal.tenant_id, principal.user_id, principal.role) == (tenant, user, "member")
+    assert principal.actor == f"user:{user}"
+
+
+async def test_wrong_expired_and_malformed_keys_stand_for_nobody(commands: PostgresDatabase) -> None:
+    tenant = await provision_tenant(commands, "acme")
+    key = await issue_key(commands, PEPPER, tenant, "admin")
+    expired = await issue_key(commands, PEPPER, tenant, "admin", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    authenticator = Authenticator(commands, PEPPER, 60)
+    assert await authenticator.principal(key.reveal()) is not None
+    wrong = ApiKey(key.prefix, ApiKey.make().secret)
+    for text in ("", "parley_x", wrong.reveal(), ApiKey.make().reveal(), expired.reveal()):
+        assert await authenticator.principal(text) is None
+    assert await Authenticator(commands, "other pepper", 60).principal(key.reveal()) is None
+
+
+async def test_a_revoked_key_is_refused_at_once_where_it_was_remembered(commands: PostgresDatabase) -> None:
+    signals, stop = LocalSignals(), asyncio.Event()
+    tenant = await provision_tenant(commands, "acme")
+    key = await issue_key(commands, PEPPER, tenant, "admin")
+    authenticator = Authenticator(commands, PEPPER, remember_s=3600)
+    following = asyncio.create_task(authenticator.forget_revoked(signals, stop))
+    async with asyncio.timeout(10):
+        while REVOCATIONS not in signals.queues:
+            await asyncio.sleep(0)
+        assert await authenticator.principal(key.reveal()) is not None
+        assert await revoke_key(commands, signals, key.prefix)
+        while await authenticator.principal(key.reveal()) is not None:
+            await asyncio.sleep(0)
+        assert not await revoke_key(commands, signals, key.prefix)
+        stop.set()
+        await following
+
+
+async def test_revoking_what_is_not_there_says_so(commands: PostgresDatabase) -> None:
+    with pytest.raises(NoSuchKey):
+        await revoke_key(commands, LocalSignals(), "0" * 16)
+
+
+async def test_a_tenant_without_a_filter_sees_nothing_of_another(commands: PostgresDatabase) -> None:
+    one, two = await provision_tenant(commands, "one"), await provision_tenant(commands, "two")
+    await issue_key(commands, PEPPER, one, "admin")
+    async with commands.tenant(two) as session:
+        assert await session.all("SELECT * FROM control.api_keys") == []
+        assert [row["name"] for row in await session.all("SELECT name FROM control.tenants")] == ["two"]
+    async with commands.system() as session:
+        assert await session.all("SELECT * FROM control.tenants") == []
