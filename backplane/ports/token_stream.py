@@ -97,7 +97,8 @@ class StreamReader(Protocol):
     def follow(self, tenant_id: UUID, generation_id: UUID) -> AbstractAsyncContextManager[AsyncIterator[Frame | None]]:
         """Frames as they are written, from the moment the context is entered.
 
-        None is yielded when frames may have been missed (the connection was lost and is back): read the backlog again.
+        None is yielded when frames may have been missed (this follower was too slow): read the backlog again. Runs of
+        tokens may come joined to one frame. A pending ``anext`` may be cancelled; that loses nothing.
         Raises StreamUnavailable on entry, and from the iterator when the connection is lost.
         """
 

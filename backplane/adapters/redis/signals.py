@@ -1,0 +1,53 @@
+"""Wake-ups between processes over Redis pub/sub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+
+from backplane.adapters.redis.connection import FAILED, client
+from backplane.adapters.redis.hub import Hub, Listener
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "signals:"
+_BUFFERED = 1024
+
+
+class RedisSignals:
+    """The ``Signals`` port. Channels are named as the caller names them, apart from everything else in Redis."""
+
+    def __init__(self, url: str, hub: Hub) -> None:
+        self._client = client(url)
+        self._hub = hub
+
+    async def send(self, channel: str, message: str) -> None:
+        try:
+            await self._client.publish(_PREFIX + channel, message)
+        except FAILED as error:
+            logger.info("signal not sent", extra={"action": "signal_lost", "cause": type(error).__name__})
+
+    def listen(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        return self._listen((_PREFIX + channel).encode())
+
+    @asynccontextmanager
+    async def _listen(self, name: bytes) -> AsyncIterator[AsyncIterator[str]]:
+        listener = Listener(name, capacity=_BUFFERED, patient=True)
+        await self._hub.enter(listener)
+        try:
+            async with aclosing(_messages(listener)) as messages:
+                yield messages
+        finally:
+            self._hub.leave(listener)
+
+    async def close(self) -> None:
+        """Close the sender's own connections; the hub is closed by whoever made it."""
+        await self._client.aclose()
+
+
+async def _messages(listener: Listener) -> AsyncGenerator[str, None]:
+    while True:
+        message = await listener.next()
+        if message is not None:
+            yield message.decode()
