@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asyncpg
@@ -96,7 +96,10 @@ def start_postgres(data_dir: Path) -> PostgresServer:
     async def connect() -> None:
         await (await asyncpg.connect(embedded.url(OWNER, PASSWORD), timeout=2)).close()
 
-    server = Server(embedded.command(), lambda: asyncio.run(connect()), signal.SIGINT)
+    command = embedded.command()
+    # What kill -9 leaves in the page cache survives without fsync; only a crash of the machine would tell.
+    command = replace(command, argv=(*command.argv, "-c", "fsync=off"))
+    server = Server(command, lambda: asyncio.run(connect()), signal.SIGINT)
     server.start()
     return PostgresServer(server, embedded)
 
