@@ -1,13 +1,13 @@
 """What a worker needs of an engine: deltas of text, then how it ended.
 
-    BackendError              ``reason`` is stable and goes into the record, the message is for people
-    ├── RequestRefused        this request can never succeed; the generation fails
-    └── BackendUnavailable    the engine is gone or broke off; another attempt may succeed
+BackendError              ``reason`` is stable and goes into the record, the message is for people
+├── RequestRefused        this request can never succeed; the generation fails
+└── BackendUnavailable    the engine is gone or broke off; another attempt may succeed
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -66,7 +66,7 @@ class Backend(Protocol):
     async def start(self, progress: Progress) -> None:
         """Load what there is to load. Raises BackendUnavailable with what is wrong and what to do."""
 
-    def generate(self, request: InferenceRequest) -> AsyncIterator[Delta | Finished]:
+    def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished, None]:
         """Stream one answer.
 
         Closing the iterator (``aclose``) or cancelling its consumer stops the engine's work on it within 250 ms, and

@@ -1,0 +1,40 @@
+"""Requests as workers make them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+from event_schemas.generation import ChatMessage, Parameters
+from workers.inference.port import Delta, Finished, InferenceRequest
+
+
+def request(
+    *messages: ChatMessage | str,
+    parameters: Parameters | None = None,
+    attempt: int = 1,
+    metadata: dict[str, str] | None = None,
+) -> InferenceRequest:
+    return InferenceRequest(
+        generation_id=uuid4(),
+        attempt=attempt,
+        model="any",
+        messages=tuple(ChatMessage(role="user", content=m) if isinstance(m, str) else m for m in messages)
+        or (ChatMessage(role="user", content="What is the capital of France?"),),
+        parameters=parameters or Parameters(max_tokens=8, temperature=0),
+        metadata=metadata or {},
+    )
+
+
+async def answer(items: AsyncIterator[Delta | Finished]) -> tuple[list[str], Finished]:
+    """All deltas of an answer and how it ended."""
+    deltas: list[str] = []
+    finished: Finished | None = None
+    async for item in items:
+        assert finished is None, "something came after Finished"
+        if isinstance(item, Delta):
+            deltas.append(item.text)
+        else:
+            finished = item
+    assert finished is not None, "it ended without Finished"
+    return deltas, finished

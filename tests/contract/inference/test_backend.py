@@ -1,0 +1,185 @@
+"""What every backend keeps to. A new backend adds one line to BACKENDS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from event_schemas.generation import ChatMessage, Parameters
+from tests.contract.inference.packaged import packaged_model as packaged_model
+from tests.contract.inference.requests import answer, request
+from workers.inference.llamacpp import LlamaCppBackend
+from workers.inference.port import Backend, BackendUnavailable, Delta, Finished, RequestRefused
+from workers.inference.scripted import ScriptedBackend
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SLOTS = 2
+WINDOW = 512
+DEADLINE_S = 3.0  # shorter than any of the long answers below takes
+
+BACKENDS = [
+    pytest.param(lambda _: ScriptedBackend(slots=SLOTS, context_window=WINDOW), id="scripted"),
+    pytest.param(
+        lambda use: LlamaCppBackend(use("packaged_model"), slots=SLOTS, context_window=WINDOW),
+        id="xllamacpp",
+        marks=pytest.mark.model,
+    ),
+]
+ENDLESS = Parameters(max_tokens=WINDOW, temperature=0)
+SLOW_SCRIPT = {"script": '{"count": 400, "delay_s": 0.05}'}
+STORY = "Tell me a very long story about a ship that sails around the world."
+
+
+def _no_progress(doing: str, share: float) -> None:
+    assert 0 <= share <= 1
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def make(request: pytest.FixtureRequest) -> Callable[[], Backend]:
+    build: Callable[[Callable[[str], Path]], Backend] = request.param
+    return lambda: build(request.getfixturevalue)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def backend(make: Callable[[], Backend]) -> AsyncIterator[Backend]:
+    made = make()
+    await made.start(_no_progress)
+    yield made
+    await made.close()
+
+
+async def test_deltas_then_finished(backend: Backend) -> None:
+    deltas, finished = await answer(backend.generate(request()))
+    assert deltas
+    assert all(deltas)
+    assert finished.finish_reason == "length"
+    assert finished.output_tokens == 8
+    assert finished.input_tokens > 0
+    assert len(deltas) <= finished.output_tokens
+
+
+async def test_a_seed_gives_the_same_answer_again(backend: Backend) -> None:
+    seeded = Parameters(max_tokens=12, temperature=1, seed=7)
+    assert await answer(backend.generate(request(parameters=seeded))) == await answer(
+        backend.generate(request(parameters=seeded))
+    )
+
+
+async def test_all_roles_count_as_input(backend: Backend) -> None:
+    _, short = await answer(backend.generate(request("Hello")))
+    _, long = await answer(
+        backend.generate(
+            request(
+                ChatMessage(role="system", content="You are a sailor."),
+                "Hello",
+                ChatMessage(role="assistant", content="Ahoy, who are you?"),
+                "Nobody of note.",
+            )
+        )
+    )
+    assert long.input_tokens > short.input_tokens
+
+
+async def test_more_generations_than_slots_all_end(backend: Backend) -> None:
+    asked = [
+        request(f"Count to {n}", parameters=Parameters(max_tokens=3 + n, temperature=0)) for n in range(2 * SLOTS + 1)
+    ]
+    ended = await asyncio.gather(*(answer(backend.generate(one)) for one in asked))
+    assert all(
+        finished.output_tokens <= (one.parameters.max_tokens or 0)
+        for one, (_, finished) in zip(asked, ended, strict=True)
+    )
+
+
+async def test_a_stop_string_ends_the_answer_and_is_not_in_it(backend: Backend) -> None:
+    whole, _ = await answer(backend.generate(request(parameters=Parameters(max_tokens=20, temperature=0))))
+    text = "".join(whole)
+    stop = text[6:9]
+    cut, finished = await answer(
+        backend.generate(request(parameters=Parameters(max_tokens=20, temperature=0, stop=(stop,))))
+    )
+    assert "".join(cut) == text[: text.index(stop)]
+    assert finished.finish_reason == "stop"
+
+
+async def _first_delta(backend: Backend) -> AsyncGenerator[Delta | Finished]:
+    items = backend.generate(request(STORY, parameters=ENDLESS, metadata=SLOW_SCRIPT))
+    assert isinstance(await anext(items), Delta)
+    return items
+
+
+async def test_closing_frees_the_slot(backend: Backend) -> None:
+    running = [await _first_delta(backend) for _ in range(SLOTS)]
+    for items in running:
+        await items.aclose()
+    # Both slots were taken, so an answer within the deadline means that one is free again.
+    async with asyncio.timeout(DEADLINE_S):
+        await answer(backend.generate(request(parameters=Parameters(max_tokens=1))))
+
+
+async def test_cancelling_the_consumer_frees_the_slot(backend: Backend) -> None:
+    begun = [asyncio.Event() for _ in range(SLOTS)]
+
+    async def consume(event: asyncio.Event) -> None:
+        async with aclosing(backend.generate(request(STORY, parameters=ENDLESS, metadata=SLOW_SCRIPT))) as items:
+            async for _ in items:
+                event.set()
+
+    tasks = [asyncio.create_task(consume(event)) for event in begun]
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*(event.wait() for event in begun))
+        for task in tasks:
+            task.cancel()
+        assert all(isinstance(r, asyncio.CancelledError) for r in await asyncio.gather(*tasks, return_exceptions=True))
+        await answer(backend.generate(request(parameters=Parameters(max_tokens=1))))
+
+
+async def test_cancelling_one_that_waits_for_a_slot_leaves_the_others_alone(backend: Backend) -> None:
+    running = [await _first_delta(backend) for _ in range(SLOTS)]
+    waiting = asyncio.create_task(answer(backend.generate(request())))
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.sleep(0)
+        waiting.cancel()
+        assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
+        assert all([isinstance(await anext(items), Delta) for items in running])
+        for items in running:
+            await items.aclose()
+        await asyncio.gather(*(answer(backend.generate(request())) for _ in range(SLOTS)))
+
+
+async def test_a_prompt_longer_than_the_window_is_refused(backend: Backend) -> None:
+    with pytest.raises(RequestRefused, match=str(WINDOW)) as refused:
+        await answer(backend.generate(request("secret " * (WINDOW + 1))))
+    assert refused.value.reason == "context_length_exceeded"
+    assert "secret" not in str(refused.value)
+
+
+async def test_no_tokens_at_all_is_refused(backend: Backend) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        await answer(backend.generate(request(parameters=Parameters(max_tokens=0))))
+    assert refused.value.reason == "invalid_request"
+
+
+async def test_closing_the_backend_ends_what_runs(make: Callable[[], Backend]) -> None:
+    backend = make()
+    with pytest.raises(BackendUnavailable):
+        await anext(backend.generate(request()))
+    await backend.start(_no_progress)
+    running = await _first_delta(backend)
+    waiting = [asyncio.create_task(answer(backend.generate(request(STORY, metadata=SLOW_SCRIPT)))) for _ in range(3)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_S):
+        await backend.close()
+        with pytest.raises(BackendUnavailable) as ended:
+            await answer(running)
+        assert ended.value.reason == "engine_closed"
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, BackendUnavailable) for result in results)
+    with pytest.raises(BackendUnavailable):
+        await anext(backend.generate(request()))

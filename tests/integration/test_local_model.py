@@ -1,0 +1,204 @@
+"""The real engine with the packaged model: what the contract can't ask of every backend."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+import pytest_asyncio
+
+from event_schemas.generation import ChatMessage, Parameters
+from tests.contract.inference.packaged import packaged_model as packaged_model
+from tests.contract.inference.requests import answer, request
+from workers.inference.gguf import read_header
+from workers.inference.llamacpp import LlamaCppBackend
+from workers.inference.port import BackendUnavailable, Delta, RequestRefused
+from workers.inference.transcript import render
+
+pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
+
+WINDOW = 512
+DEADLINE_S = 5.0
+CONVERSATION = (
+    ChatMessage(role="system", content="You are a helpful assistant."),
+    ChatMessage(role="user", content="What is the capital of France? 🦄"),
+    ChatMessage(role="assistant", content="Paris."),
+    ChatMessage(role="user", content="And of Italy?"),
+)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if 'forbidden' in m.content %}{{ raise_exception('no') }}{% endif %}"
+    "<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}<start_of_turn>model{{ '\n' }}"
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def backend(packaged_model: Path) -> AsyncIterator[LlamaCppBackend]:
+    steps: list[tuple[str, float]] = []
+    backend = LlamaCppBackend(packaged_model, slots=2, context_window=WINDOW)
+    await backend.start(lambda doing, share: steps.append((doing, share)))
+    shares = [share for _, share in steps]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    yield backend
+    await backend.close()
+
+
+def _raw(backend: LlamaCppBackend, body: dict[str, object]) -> tuple[str, int]:
+    """What the engine itself says to ``body``: the whole text and the prompt's tokens."""
+    texts: list[str] = []
+    counts: list[int] = []
+
+    def receive(chunk: str) -> bool:
+        told = orjson.loads(chunk)
+        if told.get("usage"):
+            counts.append(told["usage"]["prompt_tokens"])
+        texts.extend(choice["text"] for choice in told["choices"])
+        return False
+
+    asked = {**body, "stream": True, "cache_prompt": False, "stream_options": {"include_usage": True}}
+    backend._server.handle_completions(orjson.dumps(asked).decode(), receive)
+    return "".join(texts), counts[-1]
+
+
+async def test_the_model_gets_the_transcript_and_no_other_template(backend: LlamaCppBackend) -> None:
+    sampling = {"max_tokens": 24, "temperature": 0}
+    text, tokens = await asyncio.to_thread(
+        _raw, backend, {"prompt": render(CONVERSATION), "stop": ["\nUser:"], **sampling}
+    )
+    deltas, finished = await answer(
+        backend.generate(request(*CONVERSATION, parameters=Parameters(max_tokens=24, temperature=0)))
+    )
+    assert finished.input_tokens == tokens
+    assert text.lstrip().startswith("".join(deltas))
+    assert deltas[0] == deltas[0].lstrip()
+
+
+async def test_characters_of_several_tokens_come_whole(backend: LlamaCppBackend) -> None:
+    unicorns = "Repeat after me: 🦄𝔘𐍈 🦄𝔘𐍈 🦄𝔘𐍈 🦄𝔘𐍈"
+    deltas, finished = await answer(
+        backend.generate(request(unicorns, parameters=Parameters(max_tokens=30, temperature=0)))
+    )
+    assert "𐍈" in "".join(deltas)
+    assert not any("�" in delta for delta in deltas)
+    assert len(deltas) < finished.output_tokens
+
+
+async def test_without_max_tokens_the_window_ends_the_answer(backend: LlamaCppBackend) -> None:
+    _, finished = await answer(
+        backend.generate(request("la " * (WINDOW - 60), parameters=Parameters(temperature=0, stop=("\x00",))))
+    )
+    assert finished.input_tokens + finished.output_tokens <= WINDOW
+
+
+async def test_a_cancelled_prompt_stops_in_mid_prompt(backend: LlamaCppBackend) -> None:
+    """Both slots read prompts of more than a second; the next answer must not have to wait for them."""
+    items = [backend.generate(request("rain " * (WINDOW - 40))) for _ in range(2)]
+    reading = [asyncio.ensure_future(anext(one)) for one in items]
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert len(backend._streams) == 2
+    for one in reading:
+        one.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+    async with asyncio.timeout(DEADLINE_S):
+        await backend._idle.wait()
+
+
+async def test_nothing_is_printed_and_nothing_listens(
+    backend: LlamaCppBackend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await answer(backend.generate(request()))
+    with pytest.raises(RequestRefused):
+        await answer(backend.generate(request("secret " * 600)))
+    assert capfd.readouterr() == ("", "")
+    assert _listeners() == []
+
+
+def _listeners() -> list[str]:
+    """Addresses at which this process can be reached."""
+    connections = psutil.Process().net_connections(kind="all")
+    tcp = [str(c.laddr) for c in connections if c.family != socket.AF_UNIX and c.status == psutil.CONN_LISTEN]
+    engines = [str(c.laddr) for c in connections if str(c.laddr).endswith("engine.sock")]
+    assert engines, "the engine listens at no socket; see how it is kept from being reached now"
+    return tcp + [path for path in engines if Path(path).exists()]
+
+
+async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "with-template.gguf"
+    _add_chat_template(packaged_model, path)
+    assert read_header(path).chat_template
+    backend = LlamaCppBackend(path, slots=1, context_window=256)
+    await backend.start(lambda doing, share: None)
+    try:
+        user = ChatMessage(role="user", content="Say hello.")
+        _, finished = await answer(backend.generate(request(user)))
+        prompt = "<start_of_turn>user\nSay hello.<end_of_turn>\n<start_of_turn>model\n"
+        _, tokens = await asyncio.to_thread(_raw, backend, {"prompt": prompt, "max_tokens": 1})
+        assert finished.input_tokens == tokens
+        with pytest.raises(RequestRefused) as refused:
+            await answer(backend.generate(request("a forbidden word")))
+        assert refused.value.reason == "invalid_request"
+    finally:
+        await backend.close()
+
+
+def _add_chat_template(source: Path, target: Path) -> None:
+    data = source.read_bytes()
+    (pairs,) = struct.unpack_from("<Q", data, 16)
+    key, template = b"tokenizer.chat_template", CHAT_TEMPLATE.encode()
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(template)) + template
+    # A multiple of the alignment, so that the tensors stay where their table says.
+    entry += _padding_entry(-(len(entry) + len(_padding_entry(0))) % 32)
+    with target.open("wb") as file:
+        file.write(data[:16] + struct.pack("<Q", pairs + 2) + entry + data[24:])
+
+
+def _padding_entry(size: int) -> bytes:
+    key = b"general.description"
+    return struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, size) + b"x" * size
+
+
+async def test_files_that_are_no_models(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.gguf"
+    junk.write_bytes(b"junk")
+    for path, says in ((tmp_path / "missing.gguf", "not there"), (junk, "not a GGUF")):
+        with pytest.raises(BackendUnavailable, match=says) as raised:
+            await LlamaCppBackend(path, slots=1).start(lambda doing, share: None)
+        assert raised.value.reason == "model_unusable"
+
+
+async def test_a_window_larger_than_the_models(packaged_model: Path) -> None:
+    with pytest.raises(BackendUnavailable, match=r"99999.*32768"):
+        await LlamaCppBackend(packaged_model, slots=1, context_window=99999).start(lambda doing, share: None)
+
+
+async def test_a_running_generation_does_not_keep_the_process(packaged_model: Path) -> None:
+    program = textwrap.dedent(f"""
+        import asyncio
+        from pathlib import Path
+        from tests.contract.inference.requests import request
+        from event_schemas.generation import Parameters
+        from workers.inference.llamacpp import LlamaCppBackend
+
+        async def main():
+            backend = LlamaCppBackend(Path({str(packaged_model)!r}), slots=1, context_window=4096)
+            await backend.start(lambda doing, share: None)
+            items = backend.generate(request("Count.", parameters=Parameters(stop=("never",))))
+            print(type(await anext(items)).__name__, flush=True)
+            raise SystemExit(3)
+
+        asyncio.run(main())
+    """)
+    ended = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, f"{Delta.__name__}\n", "")

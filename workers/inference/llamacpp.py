@@ -1,0 +1,251 @@
+"""llama.cpp in process: the `xllamacpp` wheel, one GGUF model, continuous batching.
+
+A conversation goes through the chat template that the file carries. A base model has none; it gets a transcript.
+
+Prompts of different tenants share the engine, so nothing that one prompt computed is kept for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from workers.inference.engine_stream import EngineStream
+from workers.inference.gguf import GgufHeader, ModelError, read_header
+from workers.inference.llamacpp_wire import (
+    Ending,
+    context_length_exceeded,
+    engine_error,
+    engine_failure,
+    read_chunk,
+    request_body,
+)
+from workers.inference.model_files import choose_context_window
+from workers.inference.port import (
+    BackendUnavailable,
+    Delta,
+    Finished,
+    InferenceRequest,
+    Progress,
+)
+
+# The engine looks at a cancellation between two batches, so on a CPU a batch has to be short: 32 tokens of a small
+# model take 0.1 s on two cores, and prompts are not read measurably slower than with the engine's default of 2048.
+CPU_BATCH_TOKENS = 32
+GPU_BATCH_TOKENS = 512
+
+_READ_BYTES = 16 * 1024 * 1024
+_EXIT_WAIT_S = 2.0
+
+
+class LlamaCppBackend:
+    """``slots`` generations at a time, each with ``context_window`` tokens; the others wait their turn.
+
+    ``context_window`` None is the smaller of 4096 and what the model has. ``gpu_layers`` -1 is all of them.
+    ``threads`` None is one a core that this process may use.
+    """
+
+    def __init__(
+        self,
+        model_file: Path,
+        *,
+        slots: int,
+        context_window: int | None = None,
+        gpu_layers: int = -1,
+        threads: int | None = None,
+    ) -> None:
+        self._model_file = model_file
+        self._slot_count = slots
+        self._slots = asyncio.Semaphore(slots)
+        self._wanted_window = context_window
+        self._gpu_layers = gpu_layers
+        self._threads = threads or _usable_cores()
+        self._window = 0
+        self._chat_template = False
+        self._server: Any = None
+        self._open = False
+        self._streams: set[EngineStream] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def context_window(self) -> int:
+        """Tokens of prompt and answer together. 0 until started."""
+        return self._window
+
+    async def start(self, progress: Progress) -> None:
+        """Load the model. Raises BackendUnavailable: ``model_unusable``, ``engine_missing``, ``engine_failed``.
+
+        The wheel holds the interpreter while it builds the engine, so the loop stands still for that part of it.
+        """
+        if self._open:
+            raise RuntimeError("the backend is already started")
+        try:
+            header = await asyncio.to_thread(read_header, self._model_file)
+            self._window = choose_context_window(self._model_file, header, self._wanted_window)
+        except ModelError as error:
+            raise BackendUnavailable("model_unusable", str(error)) from error
+        self._chat_template = header.chat_template
+        self._server = await asyncio.to_thread(self._load, header, progress)
+        self._open = True
+        # An engine thread that the interpreter's end finds in the engine aborts the process.
+        atexit.register(self._abandon)
+        progress("the model is loaded", 1.0)
+
+    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished]:
+        self._check_open()
+        body = request_body(request, window=self._window, chat_template=self._chat_template)
+        stream = await self._begin(body)
+        try:
+            ending = Ending()
+            at_start = not self._chat_template
+            while (chunk := await stream.next_chunk()) is not None:
+                text = read_chunk(chunk, ending)
+                if ending.input_tokens >= self._window:
+                    raise context_length_exceeded(ending.input_tokens, self._window)
+                if at_start:
+                    # The blank after "Assistant:" belongs to the template.
+                    text = text.lstrip()
+                    at_start = not text
+                if text:
+                    yield Delta(text)
+            yield self._finished(ending, stream.failure)
+        finally:
+            stream.stop()
+
+    async def close(self) -> None:
+        self._open = False
+        for stream in self._streams:
+            stream.stop()
+        await self._idle.wait()
+        atexit.unregister(self._abandon)
+        # Letting the engine go waits for its own threads.
+        engines, self._server = [self._server], None
+        await asyncio.to_thread(engines.clear)
+
+    async def _begin(self, body: bytes) -> EngineStream:
+        await self._slots.acquire()
+        try:
+            self._check_open()
+            stream = EngineStream(lambda receive: self._complete(body, receive), self._ended)
+            stream.start()
+        except BaseException:
+            self._slots.release()
+            raise
+        # From here on the slot is the thread's: it is free once the engine has let go of it.
+        self._streams.add(stream)
+        self._idle.clear()
+        return stream
+
+    def _finished(self, ending: Ending, failure: Exception | None) -> Finished:
+        if failure is not None:
+            begun = not self._chat_template or ending.input_tokens > 0
+            raise engine_failure(failure, begun=begun) from None
+        if ending.error is not None:
+            raise engine_error(ending.error, self._window)
+        self._check_open()
+        if ending.finish_reason is None or ending.output_tokens is None:
+            raise BackendUnavailable("engine_lost", "the engine ended the answer without saying how")
+        return Finished(ending.finish_reason, ending.input_tokens, ending.output_tokens)
+
+    def _complete(self, body: bytes, receive: Any) -> None:
+        if self._chat_template:
+            self._server.handle_chat_completions(body.decode(), receive)
+        else:
+            self._server.handle_completions(body.decode(), receive)
+
+    def _ended(self, stream: EngineStream) -> None:
+        self._streams.discard(stream)
+        self._slots.release()
+        if not self._streams:
+            self._idle.set()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise BackendUnavailable("engine_closed", "the engine is not running; it was closed or never started")
+
+    def _abandon(self) -> None:
+        streams = list(self._streams)
+        for stream in streams:
+            stream.stop()
+        deadline = time.monotonic() + _EXIT_WAIT_S
+        for stream in streams:
+            stream.join(max(0.0, deadline - time.monotonic()))
+
+    def _load(self, header: GgufHeader, progress: Progress) -> Any:
+        name = self._model_file.name
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise BackendUnavailable(
+                "engine_missing", f"xllamacpp can't be imported ({error}); install it with `pip install xllamacpp`"
+            ) from error
+        _read_through(self._model_file, header.size, lambda share: progress(f"reading {name}", share * 0.8))
+        progress(f"loading {name} into llama.cpp", 0.8)
+        # The engine insists on an HTTP listener. It gets a socket in a folder that nobody else may enter, a key that
+        # nobody knows, and once it listens the socket is unlinked, so that nothing can reach it at all.
+        with tempfile.TemporaryDirectory(prefix="parley-") as folder:
+            try:
+                return xllamacpp.Server(self._engine_parameters(xllamacpp, Path(folder) / "engine.sock"))
+            except RuntimeError as error:
+                raise BackendUnavailable(
+                    "engine_failed",
+                    f"llama.cpp could not load {self._model_file}: it does not know the architecture "
+                    f"{header.architecture!r}, or memory is short; try fewer slots, a smaller LLM_CONTEXT_WINDOW (now "
+                    f"{self._slot_count} × {self._window} tokens) or fewer LLM_GPU_LAYERS",
+                ) from error
+
+    def _engine_parameters(self, xllamacpp: Any, socket: Path) -> Any:
+        gpu = self._gpu_layers != 0 and any(_is_gpu(device) for device in xllamacpp.get_device_info())
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(self._model_file)
+        parameters.n_parallel = self._slot_count
+        parameters.n_ctx = self._window * self._slot_count
+        parameters.n_gpu_layers = self._gpu_layers
+        parameters.fit_params = False  # would shrink the window or the layers without a word
+        parameters.cpuparams.n_threads = self._threads
+        parameters.cpuparams_batch.n_threads = self._threads
+        parameters.n_batch = max(GPU_BATCH_TOKENS if gpu else CPU_BATCH_TOKENS, self._slot_count)
+        parameters.n_ubatch = parameters.n_batch
+        parameters.cont_batching = True
+        parameters.ctx_shift = False
+        parameters.warmup = True
+        parameters.cache_prompt = False
+        parameters.cache_idle_slots = False
+        parameters.cache_ram_mib = 0
+        parameters.force_pure_content_parser = True
+        parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
+        parameters.verbosity = -1  # its log carries prompts
+        parameters.hostnames = [str(socket)]
+        parameters.api_keys = [secrets.token_urlsafe(32)]
+        parameters.n_threads_http = 1
+        parameters.endpoint_slots = False
+        parameters.ui = False
+        return parameters
+
+
+def _is_gpu(device: dict[str, Any]) -> bool:
+    return "GPU" in str(device.get("type"))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_through(path: Path, size: int, progress: Any) -> None:
+    """Bring the file into the page cache, where it fits, so that the engine's own loading is short."""
+    if not hasattr(os, "sysconf") or size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
+        return
+    with path.open("rb", buffering=0) as file:
+        block = bytearray(_READ_BYTES)
+        done = 0
+        while read := file.readinto(block):
+            done += read
+            progress(done / size)

@@ -1,0 +1,113 @@
+"""What is said to llama.cpp and what it says: pure translation between the port and the engine's JSON."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from workers.inference import transcript
+from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, RequestRefused
+
+log = logging.getLogger(__name__)
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
+_RANDOM_SEED = 2**32 - 1
+
+
+@dataclass(slots=True)
+class Ending:
+    """What the chunks of one answer have told so far beside its text."""
+
+    input_tokens: int = 0
+    output_tokens: int | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    error: dict[str, Any] | None = None
+
+
+def request_body(request: InferenceRequest, *, window: int, chat_template: bool) -> bytes:
+    """The request as the engine's JSON. Raises RequestRefused."""
+    parameters = request.parameters
+    if parameters.max_tokens is not None and parameters.max_tokens < 1:
+        raise RequestRefused("invalid_request", f"max_tokens is {parameters.max_tokens}; ask for at least 1")
+    body: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_progress": True,  # a sign of life a batch, at which a cancellation can be answered
+        "cache_prompt": False,
+        "max_tokens": min(parameters.max_tokens or window, window),
+    }
+    for name in _SAMPLING:
+        value = getattr(parameters, name)
+        if value is not None:
+            body[name] = value
+    if parameters.seed is not None:
+        # The engine takes 32 bits, and its highest number means a random seed.
+        body["seed"] = parameters.seed % _RANDOM_SEED
+    stops = tuple(stop for stop in parameters.stop if stop)
+    if chat_template:
+        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    else:
+        body["prompt"] = transcript.render(request.messages)
+        stops = tuple(dict.fromkeys((*transcript.STOP_STRINGS, *stops)))
+    if stops:
+        body["stop"] = stops
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        raise RequestRefused("invalid_request", "the prompt holds half a surrogate pair; send valid Unicode") from None
+
+
+def read_chunk(chunk: str, ending: Ending) -> str:
+    """The text of a chunk, maybe empty. What else it tells goes into ``ending``."""
+    told = orjson.loads(chunk)
+    if "error" in told:
+        ending.error = told["error"]
+        return ""
+    if usage := told.get("usage"):
+        ending.input_tokens = usage["prompt_tokens"]
+        ending.output_tokens = usage["completion_tokens"]
+    if progress := told.get("prompt_progress"):
+        ending.input_tokens = progress["total"]
+    if not told["choices"]:
+        return ""
+    choice = told["choices"][0]
+    if reason := choice["finish_reason"]:
+        ending.finish_reason = "length" if reason == "length" else "stop"
+    text: str | None = choice["delta"].get("content") if "delta" in choice else choice["text"]
+    return text or ""
+
+
+def engine_error(error: dict[str, Any], window: int) -> BackendError:
+    """The engine's error as the port's. Its own words may quote the prompt, so they go to the debug log only."""
+    log.debug("engine error: %s", error)
+    kind, code = error.get("type"), error.get("code")
+    if kind == "exceed_context_size_error":
+        tokens = error.get("n_prompt_tokens")
+        return context_length_exceeded(tokens if isinstance(tokens, int) else None, window)
+    if isinstance(code, int) and 400 <= code < 500:
+        return _refused(str(kind))
+    return BackendUnavailable("engine_failed", f"the engine failed ({kind}, code {code})")
+
+
+def engine_failure(failure: Exception, *, begun: bool) -> BackendError:
+    """What the engine threw, as the port's error. A chat template that objects throws before the prompt is begun."""
+    log.debug("engine failure: %s", failure)
+    if isinstance(failure, RuntimeError) and not begun:
+        return _refused("chat template")
+    return BackendUnavailable("engine_failed", f"the engine broke off: {type(failure).__name__}")
+
+
+def _refused(kind: str) -> RequestRefused:
+    return RequestRefused(
+        "invalid_request",
+        f"the engine refused the request ({kind}): a parameter is out of range, or the model's chat template does not "
+        "take these messages in this order",
+    )
+
+
+def context_length_exceeded(tokens: int | None, window: int) -> RequestRefused:
+    counted = "more tokens than fit" if tokens is None else f"{tokens} tokens"
+    return RequestRefused("context_length_exceeded", f"the prompt has {counted}, the context window {window}")

@@ -1,0 +1,30 @@
+"""The only place that chooses a backend."""
+
+from __future__ import annotations
+
+from backplane.settings import LlmSettings, PoolSettings
+from workers.inference.port import Backend
+
+
+def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backend:
+    """The backend of ``pool``, not started yet. Raises ValueError with the setting that is missing."""
+    match pool.backend:
+        case "scripted":
+            from workers.inference.scripted import ScriptedBackend
+
+            return ScriptedBackend(slots=pool.slots, context_window=pool.context_window)
+        case "xllamacpp":
+            from workers.inference.llamacpp import LlamaCppBackend
+
+            if pool.model_file is None:
+                raise ValueError(
+                    f"pool {pool_name!r}: no model file; start it with `parley up`, which finds one, or set "
+                    f"`model_file` under [pools.{pool_name}] in settings.toml"
+                )
+            return LlamaCppBackend(
+                pool.model_file,
+                slots=pool.slots,
+                context_window=pool.context_window or llm.context_window,
+                gpu_layers=llm.gpu_layers,
+                threads=llm.cpu_threads,
+            )
