@@ -21,6 +21,10 @@ class MemoryConsumer:
         self.acks_to_lose = 0
         self.closed = False
 
+    def send(self, messages: Sequence[Message]) -> None:
+        self._waiting += messages
+        self._arrived.set()
+
     async def receive(self, limit: int = 1) -> Sequence[Message]:
         while not self._waiting:
             self._arrived.clear()
