@@ -8,11 +8,11 @@ import logging
 from backplane.ports.bus import Bus, BusError, Consumer, Mode
 from backplane.ports.database import Database
 from backplane.settings import Settings
+from backplane.telemetry.readiness import Readiness
 from event_schemas.topics import all_topics
 from projections.backoff import Backoff
 from projections.batch import Batch
-from projections.readiness import Readiness
-from projections.runner import MOST_MESSAGES, Runner
+from projections.runner import BLOCK, MOST_MESSAGES, Runner
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +30,16 @@ async def serve(bus: Bus, database: Database, settings: Settings, stop: asyncio.
     topics = all_topics(list(settings.pools))
     batch = Batch(database)
     backoff = Backoff(stop)
+    readiness.block(BLOCK, "have not joined their subscription yet")
     while not stop.is_set():
         consumer: Consumer | None = None
         try:
             consumer = await bus.subscribe(topics, SUBSCRIPTION, Mode.FAILOVER, prefetch=MOST_MESSAGES)
-            readiness.clear("start")
-            readiness.clear("bus")
+            readiness.unblock(BLOCK)
             backoff = Backoff(stop)
             await Runner(consumer, bus, batch, readiness, stop).run()
         except BusError as error:
-            readiness.block("bus", f"projections cannot read the bus: {error}")
+            readiness.block(BLOCK, f"cannot read the bus: {error}")
             logger.warning("cannot read the bus: %s", error, extra={"action": "projections_lost_bus"})
             await backoff.pause()
             continue

@@ -22,7 +22,7 @@ from projections.writer import Writer
 
 _CLOSE_ENOUGH = 2 * PAGE
 _CATCHING_UP = 5
-_SWAP_TRIES = 20
+SWAP_TRIES = 20
 
 Progress = Callable[[float], None]
 """Told the share that is done, 0 to 1."""
@@ -107,7 +107,7 @@ async def rebuild(
                 found = await differences(session, table, READ_MODELS, shadow.schema, most_differences)
             return Report(model, replay.lines, False, found)
         await shadow.analyze(table.name)
-        for _ in range(_SWAP_TRIES):
+        for _ in range(SWAP_TRIES):
             async with shadow.holding(PROJECTING):
                 await replay.catch_up(progress)
                 if await shadow.swap(table.name):

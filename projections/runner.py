@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from backplane.ports.bus import BusError, Consumer, Message, Position, Publisher
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
+from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import NewerVersion, Poison, decode
 from projections.backoff import Backoff
 from projections.batch import Batch
 from projections.event_log import MOST_BYTES, Received
-from projections.readiness import Readiness
 
 logger = logging.getLogger(__name__)
+
+BLOCK = "projections"
+"""What keeps the projections from going on stands under this name in the process's readiness."""
 
 MOST_MESSAGES = 500
 """Messages of one transaction at most."""
@@ -86,7 +89,7 @@ class Runner:
             newer = await self._until_done(slice_, aside)
             if newer is not None:
                 message, error = newer
-                self._readiness.block("version", str(error))
+                self._readiness.block(BLOCK, str(error))
                 logger.error(
                     "stopped reading: %s",
                     error,
@@ -102,7 +105,7 @@ class Runner:
                 sorted_ = self._sort(messages)
                 await self._apply(sorted_, aside)
             except (DatabaseUnavailable, BusError) as error:
-                self._readiness.block("apply", f"projections wait: {error}")
+                self._readiness.block(BLOCK, f"waiting: {error}")
                 logger.warning("projections wait: %s", error, extra={"action": "projections_wait"})
             except Exception as error:
                 if len(messages) > 1:
@@ -114,7 +117,7 @@ class Runner:
                     return None
                 self._say_stuck(messages[0], error)
             else:
-                self._readiness.clear("apply")
+                self._readiness.unblock(BLOCK)
                 return sorted_.newer
             if not await backoff.pause():
                 raise Stopped
@@ -147,7 +150,7 @@ class Runner:
         # An exception's text may hold what people wrote, so only its type and place are said.
         where = "; ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in _frames(error)[-4:])
         place = f"{message.topic}, partition {message.partition}, position {message.position}"
-        self._readiness.block("apply", f"projections are stuck: {type(error).__name__} at {place}; see the log")
+        self._readiness.block(BLOCK, f"stuck: {type(error).__name__} at {place}; see the log")
         logger.error(
             "cannot apply a message, trying again: %s at %s",
             type(error).__name__,

@@ -20,10 +20,9 @@ from projections import backoff
 from projections.batch import Batch
 from projections.catalog import PROJECTIONS
 from projections.main import serve
-from projections.readiness import Readiness
 from tests.conftest import PASSWORD, ROLES, TestDatabase, start_postgres
 from tests.unit.projections.deadline import eventually
-from tests.unit.projections.doubles import MemoryBus, MemoryConsumer
+from tests.unit.projections.doubles import MemoryBus, MemoryConsumer, WatchedReadiness
 from tests.unit.projections.story import Story, folded, received
 
 SETTINGS = Settings(pools={"local": PoolSettings(backend="scripted")})
@@ -226,17 +225,17 @@ async def test_postgres_that_is_killed_and_comes_back_loses_nothing(
         database = PostgresDatabase(server.role_url("projections", "postgres"), pool_size=2)
         facts = [fact for _ in range(20) for fact in Story().whole()]
         consumer = MemoryConsumer(messages(facts[:40]))
-        readiness, stop = Readiness(), asyncio.Event()
+        readiness, stop = WatchedReadiness(), asyncio.Event()
         serving = asyncio.create_task(serve(MemoryBus(consumer), database, SETTINGS, stop, readiness))
         await eventually(lambda: len(consumer.acked) == 40)
         server.server.kill()
         consumer.send(messages(facts[40:], first=40))
-        await eventually(lambda: any("Postgres is unavailable" in reason for reason in readiness.reasons()))
+        await eventually(lambda: any("Postgres is unavailable" in reason for reason in readiness.said))
         with pytest.raises(DatabaseUnavailable):
             await database.ping()
         await asyncio.to_thread(server.server.start)
         await eventually(lambda: len(consumer.acked) == len(facts))
-        await eventually(lambda: readiness.reasons() == [])
+        await eventually(lambda: not readiness.blocked)
         stop.set()
         await serving
         assert await stored(database) == folded(facts)

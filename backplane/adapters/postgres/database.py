@@ -80,14 +80,14 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def _tenant(self, tenant_id: UUID) -> AsyncIterator[PostgresTenantSession]:
-        with _unavailable():
+        with unavailable():
             async with self._engine.begin() as connection:
                 await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
                 yield PostgresTenantSession(connection, tenant_id)
 
     @asynccontextmanager
     async def _system(self) -> AsyncIterator[PostgresSession]:
-        with _unavailable():
+        with unavailable():
             async with self._engine.begin() as connection:
                 yield PostgresSession(connection)
 
@@ -113,7 +113,7 @@ def _statement(sql: str) -> TextClause:
     return text(sql)
 
 
-class _unavailable:
+class unavailable:
     """Turn what the driver says of an unreachable or full server into the port's error, without any value."""
 
     def __enter__(self) -> None: ...

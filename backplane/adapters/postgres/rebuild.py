@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from backplane.adapters.postgres.database import unavailable
 from backplane.adapters.postgres.migrations.ddl import READ_MODELS, create_read_model
 
 _ONE_AT_A_TIME = 0x72656275696C64  # "rebuild", as an advisory lock
@@ -81,20 +82,27 @@ class PostgresShadowTables:
 async def open_shadow_tables(owner_url: str, model: str) -> AsyncIterator[PostgresShadowTables]:
     """Begin a rebuild: one at a time in a database, and what killed ones left behind is removed first.
 
-    Its own schema goes when the block ends. Raises RebuildRunning.
+    Its own schema goes when the block ends. Raises RebuildRunning, and DatabaseUnavailable, also from the block.
     """
+    with unavailable():
+        async with _connected(owner_url) as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ONE_AT_A_TIME):
+                raise RebuildRunning("another rebuild runs in this database; wait for it to end")
+            for left in await connection.fetch(_LEFT_BEHIND, _PREFIX):
+                await _drop(connection, left["nspname"])
+            shadow = PostgresShadowTables(connection, model)
+            try:
+                yield shadow
+            finally:
+                if not connection.is_closed():
+                    await _drop(connection, shadow.schema)
+
+
+@asynccontextmanager
+async def _connected(owner_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(owner_url, timeout=5)
     try:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ONE_AT_A_TIME):
-            raise RebuildRunning("another rebuild runs in this database; wait for it to end")
-        for left in await connection.fetch("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)", _PREFIX):
-            await _drop(connection, left["nspname"])
-        shadow = PostgresShadowTables(connection, model)
-        try:
-            yield shadow
-        finally:
-            if not connection.is_closed():
-                await _drop(connection, shadow.schema)
+        yield connection
     finally:
         await connection.close()
 
@@ -104,6 +112,8 @@ async def _drop(connection: asyncpg.Connection, schema: str) -> None:
     await connection.execute("SET client_min_messages = warning")
     await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
+
+_LEFT_BEHIND = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"
 
 _DESCRIBE = """
 SELECT

@@ -9,5 +9,5 @@ from collections.abc import Callable
 async def eventually(condition: Callable[[], bool], within_s: float = 20) -> None:
     """Return once ``condition`` holds. Raises TimeoutError."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - the condition is seen from outside, nobody tells us of it
+        while not condition():
             await asyncio.sleep(0.002)

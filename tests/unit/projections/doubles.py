@@ -7,7 +7,26 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from backplane.ports.bus import BusUnavailable, Consumer, Message, Mode, Position, Start
+from backplane.telemetry.readiness import Readiness
 from projections.event_log import Received
+
+
+class WatchedReadiness(Readiness):
+    """Remembers every reason that was ever given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.blocked = False
+
+    def block(self, name: str, reason: str) -> None:
+        super().block(name, reason)
+        self.said.append(reason)
+        self.blocked = True
+
+    def unblock(self, name: str) -> None:
+        super().unblock(name)
+        self.blocked = False
 
 
 class MemoryConsumer:

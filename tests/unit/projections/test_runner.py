@@ -8,14 +8,14 @@ import pytest
 from backplane.ports.bus import BusUnavailable, Message, Mode, Position
 from backplane.ports.database import DatabaseUnavailable
 from backplane.settings import PoolSettings, Settings
+from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, encode
 from projections import backoff, main
 from projections.event_log import MOST_BYTES, Received
 from projections.main import serve
-from projections.readiness import Readiness
-from projections.runner import MOST_MESSAGES, Runner, slices
+from projections.runner import BLOCK, MOST_MESSAGES, Runner, slices
 from tests.unit.projections.deadline import eventually
-from tests.unit.projections.doubles import MemoryBatch, MemoryBus, MemoryConsumer, MemoryPublisher
+from tests.unit.projections.doubles import MemoryBatch, MemoryBus, MemoryConsumer, MemoryPublisher, WatchedReadiness
 from tests.unit.projections.story import Story
 
 SETTINGS = Settings(pools={"local": PoolSettings(backend="scripted")})
@@ -46,8 +46,7 @@ class Rig:
         self.consumer = MemoryConsumer(sent)
         self.publisher = MemoryPublisher()
         self.batch = batch
-        self.readiness = Readiness()
-        self.readiness.clear("start")
+        self.readiness = WatchedReadiness()
         self.stop = asyncio.Event()
         self.runner = Runner(self.consumer, self.publisher, batch, self.readiness, self.stop)  # type: ignore[arg-type]
 
@@ -65,7 +64,7 @@ async def test_what_is_applied_is_acked() -> None:
     rig = Rig(sent, MemoryBatch())
     await rig.until(lambda: rig.consumer.acked == sent)
     assert [each.raw for each in rig.batch.applied] == [message.payload for message in sent]
-    assert rig.readiness.reasons() == []
+    assert await rig.readiness.reasons() == {}
 
 
 async def test_poison_is_set_aside_once_with_its_reason_and_nothing_blocks_behind_it(
@@ -104,7 +103,7 @@ async def test_a_newer_version_stops_the_reader_and_nothing_of_it_is_acked(caplo
     assert rig.consumer.unacked == sent[1:]
     assert [each.envelope.id for each in rig.batch.applied] == [prompt.id]
     assert rig.publisher.published == {}
-    (reason,) = rig.readiness.reasons()
+    reason = (await rig.readiness.reasons())[BLOCK]
     assert "generation.started.v9" in reason
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
@@ -114,18 +113,16 @@ async def test_a_lost_database_is_waited_out_and_visible() -> None:
     back = asyncio.Event()
     down = DatabaseUnavailable("Postgres is unavailable: ConnectionRefusedError")
     rig = Rig(sent, MemoryBatch(lambda _: None if back.is_set() else down))
-    reasons: list[str] = []
 
     def tried() -> bool:
-        reasons.extend(rig.readiness.reasons())
         if rig.batch.tries >= 3 and not back.is_set():
             assert rig.consumer.acked == []
             back.set()
         return rig.consumer.acked == sent
 
     await rig.until(tried)
-    assert set(reasons) == {"projections wait: Postgres is unavailable: ConnectionRefusedError"}
-    assert rig.readiness.reasons() == []
+    assert set(rig.readiness.said) == {"waiting: Postgres is unavailable: ConnectionRefusedError"}
+    assert await rig.readiness.reasons() == {}
     assert len(rig.batch.applied) == len(sent)
 
 
@@ -142,11 +139,8 @@ async def test_a_bug_is_never_skipped_and_is_named_without_content(caplog: pytes
     await rig.until(lambda: rig.batch.tries > 8)
     assert rig.consumer.acked == sent[:2]
     assert rig.consumer.unacked == sent[2:]
-    (reason,) = rig.readiness.reasons()
-    assert (
-        reason
-        == "projections are stuck: KeyError at events, partition 0, position Position(ledger=0, entry=2); see the log"
-    )
+    reason = (await rig.readiness.reasons())[BLOCK]
+    assert reason == "stuck: KeyError at events, partition 0, position Position(ledger=0, entry=2); see the log"
     assert SECRET not in caplog.text
     assert any(getattr(record, "action", "") == "projection_stuck" for record in caplog.records)
 
@@ -180,14 +174,13 @@ async def test_serve_reads_every_topic_and_waits_out_a_lost_bus() -> None:
     consumer = MemoryConsumer(sent)
     bus = MemoryBus(BusUnavailable("the broker does not answer"), consumer)
     readiness, stop = Readiness(), asyncio.Event()
-    assert readiness.reasons() == ["projections have not joined their subscription yet"]
     batch = MemoryBatch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "Batch", lambda _: batch)
         async with asyncio.timeout(10):
             serving = asyncio.create_task(serve(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
             await eventually(lambda: consumer.acked == sent)
-            assert readiness.reasons() == []
+            assert await readiness.reasons() == {}
             stop.set()
             await serving
     assert consumer.closed
@@ -203,7 +196,7 @@ async def test_serve_leaves_the_subscription_to_a_newer_release_and_stays_unread
         serving = asyncio.create_task(serve(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
         await eventually(lambda: consumer.closed)
         assert not serving.done()
-        (reason,) = readiness.reasons()
+        reason = (await readiness.reasons())[BLOCK]
         assert "generation.started.v9" in reason
         stop.set()
         await serving
