@@ -11,6 +11,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from backplane.ports.token_stream import StreamUnavailable
+
 ANSWER_S = 2.0
 """Seconds without an answer after which a server counts as unreachable."""
 
@@ -29,6 +31,17 @@ def client(url: str) -> redis.asyncio.Redis:
         socket_connect_timeout=ANSWER_S,
         retry=Retry(NoBackoff(), 1),
     )
+
+
+async def ping(url: str) -> None:
+    """Raises StreamUnavailable where no server answers at ``url``."""
+    asking = client(url)
+    try:
+        await asking.execute_command("PING")  # type: ignore[no-untyped-call]
+    except FAILED as error:
+        raise StreamUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+    finally:
+        await asking.aclose()
 
 
 async def connect(url: str) -> AbstractConnection:

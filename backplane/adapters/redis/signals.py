@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from backplane.adapters.redis.connection import FAILED, client
 from backplane.adapters.redis.hub import Hub, Listener
@@ -36,8 +36,7 @@ class RedisSignals:
         listener = Listener(name, capacity=_BUFFERED, patient=True)
         await self._hub.enter(listener)
         try:
-            async with aclosing(_messages(listener)) as messages:
-                yield messages
+            yield _Messages(listener)
         finally:
             self._hub.leave(listener)
 
@@ -46,8 +45,17 @@ class RedisSignals:
         await self._client.aclose()
 
 
-async def _messages(listener: Listener) -> AsyncGenerator[str, None]:
-    while True:
-        message = await listener.next()
-        if message is not None:
-            yield message.decode()
+class _Messages:
+    """Messages as they arrive. A pending ``anext`` may be cancelled and loses nothing."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            message = await self._listener.next()
+            if message is not None:
+                return message.decode()

@@ -1,0 +1,78 @@
+"""What Postgres knows of a generation, as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+from uuid import UUID
+
+from backplane.ports.database import Database, Row
+from backplane.ports.token_stream import Cursor, Frame, Kind
+from query_api import sql
+
+MOST_DELTAS = 128
+"""Deltas in one frame of a finished generation at most."""
+
+_LARGEST = 2**31 - 1
+
+_ENDINGS = {kind.value: kind for kind in Kind if kind.terminal}
+
+
+class PostgresRecord:
+    """The record of one generation of one tenant. Who may follow it was decided before."""
+
+    def __init__(self, database: Database, tenant_id: UUID, generation_id: UUID) -> None:
+        self._database = database
+        self._tenant_id = tenant_id
+        self._generation_id = generation_id
+
+    async def since(self, cursor: Cursor) -> list[Frame]:
+        """See ``following.Record``."""
+        async with self._database.tenant(self._tenant_id) as session:
+            row = await sql.standing(session, self._generation_id)
+            if row is None or row["status"] == "queued":
+                return []
+            attempt = row["attempt"]
+            after = min(cursor.seq, _LARGEST) if cursor.attempt == attempt else 0
+            if row["status"] in _ENDINGS:
+                return [*_started(row), *finished_tokens(row, after), _ending(row)]
+            batches = await sql.token_batches(session, self._generation_id, attempt, after)
+        tokens = (
+            Frame(Kind.TOKEN, attempt, batch["first_seq"] + len(batch["deltas"]) - 1, batch["deltas"])
+            for batch in batches
+        )
+        return [*_started(row), *tokens]
+
+
+def _started(row: Row) -> Iterator[Frame]:
+    if row["attempt"]:
+        yield Frame(Kind.STARTED, row["attempt"], 0, detail={"model": row["model"]})
+
+
+def finished_tokens(row: Row, after: int) -> Iterator[Frame]:
+    """The deltas of a finished answer that follow seq ``after``, as they were written, many to a frame."""
+    text, lengths = row["content"] or "", row["delta_lengths"] or []
+    ends = list(accumulate(lengths, initial=0))
+    for first in range(after, len(lengths), MOST_DELTAS):
+        last = min(first + MOST_DELTAS, len(lengths))
+        deltas = [text[ends[place] : ends[place + 1]] for place in range(first, last)]
+        yield Frame(Kind.TOKEN, row["attempt"], last, deltas)
+
+
+def _ending(row: Row) -> Frame:
+    detail: dict[str, Any] = {
+        "model": row["model"],
+        "usage": {
+            "input_tokens": row["input_tokens"],
+            "output_tokens": row["output_tokens"],
+            "source": row["usage_source"],
+        },
+    }
+    kind = _ENDINGS[row["status"]]
+    if kind is Kind.COMPLETED:
+        detail["finish_reason"] = row["finish_reason"]
+    if kind is Kind.FAILED:
+        detail |= {"reason": row["reason"], "detail": row["detail"]}
+    lengths: Sequence[int] = row["delta_lengths"] or ()
+    return Frame(kind, row["attempt"], len(lengths), detail=detail)

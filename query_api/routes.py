@@ -1,0 +1,221 @@
+"""The query API's endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from backplane.ports.token_stream import Cursor
+from backplane.security.principal import Principal
+from backplane.web.authentication import requires
+from backplane.web.problems import not_found, responses, unavailable
+from query_api import event_log, parameters, readers, sse, views
+from query_api.assembly import Step
+from query_api.cursors import ConversationCursor, parse_sequence
+from query_api.freshness import NoSuch, ProjectionsLag
+from query_api.service import QueryPorts
+from query_api.sql import EventFilter, Grouping
+
+NDJSON = "application/x-ndjson"
+
+_USAGE_SPAN = timedelta(days=30)
+
+_STREAM_EXAMPLE = """\
+id: 1-0
+event: started
+data: {"attempt":1,"model":"gemma-3-270m"}
+
+id: 1-2
+event: token
+data: {"text":"Hello there","seq":2,"attempt":1}
+
+id: 1-2
+event: completed
+data: {"model":"gemma-3-270m","usage":{"input_tokens":5,"output_tokens":2,"source":"provider"},"finish_reason":"stop"}
+
+"""
+
+router = APIRouter(prefix="/v1", tags=["queries"])
+
+Reader = Annotated[Principal, Depends(requires("admin", "member"))]
+Auditor = Annotated[Principal, Depends(requires("admin", "auditor"))]
+
+
+def _ports(request: Request) -> QueryPorts:
+    ports: QueryPorts = request.app.state.query
+    return ports
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    try:
+        yield
+    except NoSuch as missing:
+        raise not_found(missing.args[0]) from None
+    except ProjectionsLag:
+        raise unavailable(
+            "projections", "The read models are behind; whether this is there cannot be said yet."
+        ) from None
+
+
+@router.get(
+    "/generations/{generation_id}",
+    response_model=views.GenerationView,
+    summary="One generation",
+    responses=responses(401, 403, 404, 422, 503),
+)
+async def get_generation(
+    request: Request, principal: Reader, generation_id: parameters.GenerationId
+) -> views.GenerationView:
+    """Right after its 202 it is there already, as `queued`."""
+    with _answers():
+        return views.GenerationView.of(await readers.generation(_ports(request), principal, generation_id))
+
+
+@router.get(
+    "/generations/{generation_id}/stream",
+    response_class=EventSourceResponse,
+    summary="Follow a generation",
+    responses={
+        200: {
+            "description": "Server-Sent Events until the generation has ended",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+        },
+        **responses(401, 403, 404, 422, 503),
+    },
+)
+async def stream_generation(
+    request: Request,
+    principal: Reader,
+    generation_id: parameters.GenerationId,
+    after: parameters.After = None,
+    last_event_id: parameters.LastEventId = None,
+) -> EventSourceResponse:
+    """Events are `queued`, `started`, `token`, `restarted`, `completed`, `failed`, `cancelled`; the last three end it.
+
+    An event's `id` is a cursor: a stream that is taken up with it goes on exactly after that event. `token` carries
+    one or more deltas of the model; `seq` counts them from 1 in each attempt, and is that of the last one. After
+    `restarted` everything that was seen of the answer is void, and it begins anew. Disconnecting cancels nothing.
+    """
+    ports = _ports(request)
+    given = last_event_id or after
+    with _answers():
+        steps = await readers.follow(ports, principal, generation_id, Cursor.parse(given) if given else None)
+    return EventSourceResponse(
+        _events(steps),
+        sep=sse.SEPARATOR,
+        ping=ports.ping_s,
+        ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=sse.SEPARATOR),
+    )
+
+
+async def _events(steps: AsyncGenerator[Step, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(steps):
+        async for step in steps:
+            yield sse.encode(step)
+
+
+@router.get(
+    "/conversations",
+    response_model=views.ConversationPage,
+    summary="Conversations, newest first",
+    responses=responses(401, 403, 422, 503),
+)
+async def list_conversations(
+    request: Request,
+    principal: Reader,
+    search: parameters.Search = None,
+    cursor: parameters.ConversationPageCursor = None,
+    limit: parameters.ConversationLimit = 20,
+) -> views.ConversationPage:
+    """A member sees its own; an admin those of the whole tenant."""
+    before = ConversationCursor.parse(cursor) if cursor else None
+    page = await readers.conversations(_ports(request), principal, search=search, before=before, limit=limit)
+    return views.ConversationPage.model_validate(
+        {"conversations": page.conversations, "next_cursor": None if page.next is None else str(page.next)}
+    )
+
+
+@router.get(
+    "/conversations/{conversation_id}",
+    response_model=views.ConversationWithMessages,
+    summary="One conversation with its messages",
+    responses=responses(401, 403, 404, 422, 503),
+)
+async def get_conversation(
+    request: Request, principal: Reader, conversation_id: parameters.ConversationId
+) -> views.ConversationWithMessages:
+    """Messages are a tree: each names its parent, and siblings are edits or regenerations."""
+    with _answers():
+        row = await readers.conversation(_ports(request), principal, conversation_id)
+    return views.ConversationWithMessages.model_validate(row)
+
+
+@router.get("/usage", response_model=views.UsageReport, summary="Tokens used", responses=responses(401, 403, 422, 503))
+async def get_usage(
+    request: Request,
+    principal: Reader,
+    since: parameters.From = None,
+    to: parameters.To = None,
+    group_by: Annotated[Grouping, Query(description="what the sums are by; days are in UTC")] = "day",
+) -> views.UsageReport:
+    """What attempts used that ended in a span of time. A member sees its own; an admin that of the whole tenant."""
+    until = to or datetime.now(UTC)
+    try:
+        begin = since or until - _USAGE_SPAN
+    except OverflowError:
+        raise parameters.invalid("query", "to", "is before there was time") from None
+    if begin >= until:
+        raise parameters.invalid("query", "from", "must be before `to`")
+    groups = await readers.usage(_ports(request), principal, since=begin, until=until, group_by=group_by)
+    return views.UsageReport.model_validate({"from": begin, "to": until, "group_by": group_by, "groups": groups})
+
+
+@router.get(
+    "/events",
+    response_class=Response,
+    summary="The event log",
+    responses={
+        200: {
+            "model": views.EventPage,
+            "description": "A page of the log; as NDJSON, all of it, one line of the log a line",
+            "content": {NDJSON: {"schema": {"$ref": "#/components/schemas/EventLine"}}},
+        },
+        **responses(401, 403, 422, 503),
+    },
+)
+async def get_events(
+    request: Request,
+    principal: Auditor,
+    type: parameters.EventType = None,
+    subject: parameters.Subject = None,
+    actor: parameters.Actor = None,
+    since: parameters.Since = None,
+    until: parameters.Until = None,
+    correlation_id: parameters.CorrelationId = None,
+    cursor: parameters.EventPageCursor = None,
+    limit: parameters.EventLimit = 100,
+    format: Annotated[
+        Literal["json", "ndjson"] | None,
+        Query(description="`ndjson`: everything from `cursor` on, streamed; the same as `Accept: " + NDJSON + "`"),
+    ] = None,
+) -> Response:
+    """The tenant's record, in order. That it was read becomes an event of it, too."""
+    chosen = EventFilter(type, subject, actor, since, until, correlation_id)
+    after = parse_sequence(cursor) if cursor else 0
+    if format == "ndjson" or (format is None and NDJSON in request.headers.get("accept", "")):
+        lines = await event_log.export(_ports(request), principal, chosen, after=after)
+        return StreamingResponse(lines, media_type=NDJSON)
+    page = await event_log.page(_ports(request), principal, chosen, after=after, limit=limit)
+    body: dict[str, Any] = {
+        "events": [event_log.line(row) for row in page.lines],
+        "next_cursor": None if page.next is None else str(page.next),
+    }
+    return Response(orjson.dumps(body), media_type="application/json")

@@ -1,0 +1,27 @@
+"""What the query API needs of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backplane.ports.bus import Log, Publisher
+from backplane.ports.database import Database
+from backplane.ports.token_stream import StreamReader
+from query_api.following import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPorts:
+    """Set as ``app.state.query`` of whatever application mounts ``routes.router``."""
+
+    database: Database
+    streams: StreamReader
+    log: Log
+    publisher: Publisher
+    topics: Sequence[str]
+    """Every live topic: what a read of what was just written waits for."""
+    read_your_writes_s: float
+    pace: Pace = field(default_factory=Pace)
+    ping_s: float = 15.0
+    """Seconds between the comments that keep a silent stream open."""

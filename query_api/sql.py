@@ -1,0 +1,214 @@
+"""All SQL of the query API. Every question is asked in a session that sees one tenant, and names that tenant too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from backplane.ports.database import Row, TenantSession
+from backplane.security.principal import Principal
+from query_api.cursors import ConversationCursor
+
+Grouping = Literal["model", "user", "key", "day"]
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """Whose rows may be seen within the tenant: everybody's, those of a user, or those of a key that has no user."""
+
+    everybody: bool
+    user_id: UUID | None
+    key_id: UUID
+
+    @classmethod
+    def of(cls, principal: Principal) -> Eyes:
+        return cls(principal.role == "admin", principal.user_id, principal.key_id)
+
+    def parameters(self) -> Row:
+        return {"everybody": self.everybody, "user_id": self.user_id, "key_id": self.key_id}
+
+
+_MINE_BY_USER = "(:everybody OR user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid))"
+_MINE_BY_KEY = (
+    "(:everybody OR user_id = CAST(:user_id AS uuid)"
+    " OR CAST(:user_id AS uuid) IS NULL AND user_id IS NULL AND key_id = CAST(:key_id AS uuid))"
+)
+
+_GENERATION = f"""
+    SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.metadata, g.finish_reason, g.reason,
+           g.detail, g.input_tokens, g.output_tokens, g.usage_source, g.first_token_ms, g.duration_ms, g.created_at,
+           g.started_at, g.ended_at, m.content
+    FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
+    LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
+    WHERE NOT EXISTS (
+        SELECT FROM read_models.conversations c
+        WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted)
+"""  # noqa: S608 - made of this module's own text
+
+
+async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) -> Row | None:
+    return await session.one(_GENERATION, tenant=session.tenant_id, id=generation_id, **eyes.parameters())
+
+
+_STANDING = """
+    SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
+           g.usage_source, m.content, m.delta_lengths
+    FROM read_models.generations g
+    LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
+    WHERE g.tenant_id = :tenant AND g.id = :id
+"""
+
+
+async def standing(session: TenantSession, generation_id: UUID) -> Row | None:
+    """How far a generation has come, whoever asks: what followers are told of it once they may follow."""
+    return await session.one(_STANDING, tenant=session.tenant_id, id=generation_id)
+
+
+_BATCHES = """
+    SELECT first_seq, deltas FROM read_models.token_batches
+    WHERE tenant_id = :tenant AND generation_id = :id AND attempt = :attempt
+      AND first_seq + jsonb_array_length(deltas) - 1 > :after
+    ORDER BY first_seq
+"""
+
+
+async def token_batches(session: TenantSession, generation_id: UUID, attempt: int, after: int) -> list[Row]:
+    return await session.all(_BATCHES, tenant=session.tenant_id, id=generation_id, attempt=attempt, after=after)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Conditions that apply only where there is something to compare with, so that indexes are used."""
+
+    clauses: list[str] = field(default_factory=list)
+    parameters: Row = field(default_factory=dict)
+
+    def and_(self, clause: str, **parameters: object) -> None:
+        self.clauses.append(clause)
+        self.parameters.update(parameters)
+
+    def __str__(self) -> str:
+        return " AND ".join(self.clauses)
+
+
+async def conversations(
+    session: TenantSession, eyes: Eyes, *, search: str | None, before: ConversationCursor | None, limit: int
+) -> list[Row]:
+    """Newest first. ``search`` is part of the title, whatever the case."""
+    where = _Where()
+    where.and_("tenant_id = :tenant AND NOT deleted", tenant=session.tenant_id, limit=limit)
+    where.and_(_MINE_BY_USER, everybody=eyes.everybody, user_id=eyes.user_id)
+    if search:
+        where.and_("strpos(lower(title), lower(:search)) > 0", search=search)
+    if before is not None:
+        where.and_("(updated_at, id) < (:before_time, :before_id)", before_time=before.time, before_id=before.id)
+    return await session.all(
+        f"""SELECT id, title, user_id, last_message_id, created_at, updated_at FROM read_models.conversations
+            WHERE {where} ORDER BY updated_at DESC, id DESC LIMIT :limit""",  # noqa: S608 - where is this module's
+        **where.parameters,
+    )
+
+
+_CONVERSATION = f"""
+    SELECT id, title, user_id, last_message_id, created_at, updated_at FROM read_models.conversations
+    WHERE tenant_id = :tenant AND id = :id AND NOT deleted AND {_MINE_BY_USER}
+"""  # noqa: S608 - made of this module's own text
+
+
+async def conversation(session: TenantSession, eyes: Eyes, conversation_id: UUID) -> Row | None:
+    return await session.one(
+        _CONVERSATION,
+        tenant=session.tenant_id,
+        id=conversation_id,
+        everybody=eyes.everybody,
+        user_id=eyes.user_id,
+    )
+
+
+_MESSAGES = """
+    SELECT id, parent_message_id, role, content, status, model, generation_id, created_at FROM read_models.messages
+    WHERE tenant_id = :tenant AND conversation_id = :id ORDER BY created_at, generation_id, ordinal
+"""
+
+
+async def messages(session: TenantSession, conversation_id: UUID) -> list[Row]:
+    """Oldest first; of a prompt, in the order of its messages."""
+    return await session.all(_MESSAGES, tenant=session.tenant_id, id=conversation_id)
+
+
+_GROUPS: dict[Grouping, str] = {
+    "model": "model",
+    "user": "user_id::text",
+    "key": "key_id::text",
+    "day": "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+}
+
+
+async def usage(
+    session: TenantSession, eyes: Eyes, *, since: datetime, until: datetime, group_by: Grouping
+) -> list[Row]:
+    """Sums of ``since <= at < until``."""
+    return await session.all(
+        f"""SELECT {_GROUPS[group_by]} AS group, count(DISTINCT generation_id) AS generations, count(*) AS attempts,
+                   sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+                   (count(*) FILTER (WHERE source = 'estimated')) AS estimated_attempts
+            FROM read_models.usage
+            WHERE tenant_id = :tenant AND at >= :since AND at < :until AND {_MINE_BY_KEY}
+            GROUP BY 1 ORDER BY 1 NULLS LAST""",  # noqa: S608 - the grouping comes from a fixed table
+        tenant=session.tenant_id,
+        since=since,
+        until=until,
+        **eyes.parameters(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    type: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    correlation_id: UUID | None = None
+
+    def given(self) -> dict[str, str]:
+        """What is filtered by, as text."""
+        named = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else str(value)
+            for name, value in named.items()
+            if value is not None
+        }
+
+
+async def events(
+    session: TenantSession, chosen: EventFilter, *, after: int, up_to: int | None, limit: int
+) -> Sequence[Row]:
+    """Lines of the log in order, of those with ``after < sequence`` and, if given, ``sequence <= up_to``."""
+    where = _Where()
+    where.and_("tenant_id = :tenant AND sequence > :after", tenant=session.tenant_id, after=after, limit=limit)
+    if up_to is not None:
+        where.and_("sequence <= :up_to", up_to=up_to)
+    for column in ("type", "subject", "actor", "correlation_id"):
+        if (value := getattr(chosen, column)) is not None:
+            where.and_(f"{column} = :{column}", **{column: value})
+    if chosen.since is not None:
+        where.and_("time >= :since", since=chosen.since)
+    if chosen.until is not None:
+        where.and_("time < :until", until=chosen.until)
+    return await session.all(
+        f"""SELECT sequence, hash, envelope FROM read_models.event_log
+            WHERE {where} ORDER BY sequence LIMIT :limit""",  # noqa: S608 - where is this module's
+        **where.parameters,
+    )
+
+
+async def newest_event(session: TenantSession) -> int:
+    """Sequence of the newest line of the tenant's log; 0 where there is none."""
+    row = await session.one(
+        "SELECT sequence FROM read_models.tenant_heads WHERE tenant_id = :tenant", tenant=session.tenant_id
+    )
+    return 0 if row is None else int(row["sequence"])

@@ -1,0 +1,167 @@
+"""Responses, as they stand in the API pages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backplane.ports.database import Row
+
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+_GENERATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
+_CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
+_MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
+_USER = "01990f6e-0000-7000-8000-000000000001"
+_TIME = "2026-03-01T12:00:00.123456Z"
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class UsageView(_View):
+    input_tokens: int = Field(description="tokens of the prompt and its history", examples=[24])
+    output_tokens: int = Field(description="tokens of the answer", examples=[128])
+    source: Literal["provider", "estimated"] = Field(
+        description="`provider`: the backend counted; `estimated`: the attempt was lost", examples=["provider"]
+    )
+
+
+class GenerationView(_View):
+    """One prompt and the answer it gets."""
+
+    id: UUID = Field(description="the generation, and the message it writes", examples=[_GENERATION])
+    conversation_id: UUID = Field(description="the conversation it belongs to", examples=[_CONVERSATION])
+    message_id: UUID = Field(description="the answer's message; the same as `id`", examples=[_GENERATION])
+    status: Status = Field(description="how far it has come; the last three are final", examples=["completed"])
+    attempt: int = Field(description="which attempt runs or ran last; 0 before the first", examples=[1])
+    model: str = Field(description="the model that was asked", examples=["gemma-3-270m"])
+    content: str | None = Field(
+        description="the answer, once it has ended, as far as it came; follow the stream for it before that",
+        examples=["Hello there."],
+    )
+    finish_reason: Literal["stop", "length"] | None = Field(
+        description="of a completed one: it came to its end, or to the limit of tokens", examples=["stop"]
+    )
+    reason: str | None = Field(description="of a failed one: stable, for programs", examples=["attempts_exhausted"])
+    detail: str | None = Field(description="of a failed one: for people", examples=["The worker was lost three times."])
+    usage: UsageView | None = Field(description="what the last attempt used, once it has ended")
+    parameters: dict[str, Any] | None = Field(
+        description="how the model was sampled, as submitted", examples=[{"temperature": 0.7, "max_tokens": 256}]
+    )
+    metadata: dict[str, str] | None = Field(description="yours, as submitted", examples=[{"ticket": "4711"}])
+    first_token_ms: int | None = Field(
+        description="milliseconds from the attempt's start to its first token", examples=[42]
+    )
+    duration_ms: int | None = Field(description="milliseconds from the attempt's start to its end", examples=[1840])
+    created_at: datetime | None = Field(description="when it was submitted", examples=[_TIME])
+    started_at: datetime | None = Field(description="when its first attempt began", examples=[_TIME])
+    ended_at: datetime | None = Field(description="when it ended", examples=[_TIME])
+    stream_url: str = Field(description="its Server-Sent Events", examples=[f"/v1/generations/{_GENERATION}/stream"])
+
+    @classmethod
+    def of(cls, row: Row) -> GenerationView:
+        used = row["input_tokens"] is not None and row["usage_source"] is not None
+        usage = {
+            "input_tokens": row["input_tokens"],
+            "output_tokens": row["output_tokens"],
+            "source": row["usage_source"],
+        }
+        return cls.model_validate(
+            {
+                **row,
+                "message_id": row["id"],
+                "usage": usage if used else None,
+                "stream_url": f"/v1/generations/{row['id']}/stream",
+            }
+        )
+
+
+class ConversationView(_View):
+    id: UUID = Field(description="the conversation", examples=[_CONVERSATION])
+    title: str | None = Field(description="its name, made of the first prompt or given", examples=["Greetings"])
+    user_id: UUID | None = Field(description="whose it is; null for a key without a user", examples=[_USER])
+    last_message_id: UUID | None = Field(
+        description="where a prompt goes on that names no parent", examples=[_GENERATION]
+    )
+    created_at: datetime | None = Field(description="when it began", examples=[_TIME])
+    updated_at: datetime = Field(description="when it last changed; lists are in this order", examples=[_TIME])
+
+
+class ConversationPage(_View):
+    conversations: list[ConversationView] = Field(description="newest first")
+    next_cursor: str | None = Field(
+        description="`cursor` of the next page; null where this is the last", examples=["MTc3MjM2NjQwMDEyMzQ1Ni4wMTk5"]
+    )
+
+
+class MessageView(_View):
+    """A node of the conversation's tree."""
+
+    id: UUID = Field(description="the message", examples=[_GENERATION])
+    parent_message_id: UUID | None = Field(
+        description="what it answers or goes on from; siblings are edits and regenerations", examples=[_MESSAGE]
+    )
+    role: Literal["system", "user", "assistant"] = Field(description="who speaks", examples=["assistant"])
+    content: str | None = Field(
+        description="the text; null while an answer is being written", examples=["Hello there."]
+    )
+    status: Literal["complete"] | Status = Field(
+        description="`complete` for what was written by people; an answer's is its generation's", examples=["completed"]
+    )
+    model: str | None = Field(description="of an answer: the model", examples=["gemma-3-270m"])
+    generation_id: UUID = Field(description="the generation it came with", examples=[_GENERATION])
+    created_at: datetime | None = Field(description="when it was submitted", examples=[_TIME])
+
+
+class ConversationWithMessages(ConversationView):
+    messages: list[MessageView] = Field(description="all nodes of the tree, oldest first")
+
+
+class UsageGroup(_View):
+    group: str | None = Field(
+        description="the model, the user's id (null: none), the key's id, or the day in UTC", examples=["2026-03-01"]
+    )
+    generations: int = Field(description="generations", examples=[12])
+    attempts: int = Field(description="attempts; more than generations where some were lost", examples=[13])
+    estimated_attempts: int = Field(description="attempts whose tokens are an estimate", examples=[1])
+    input_tokens: int = Field(description="tokens of prompts and their history", examples=[2400])
+    output_tokens: int = Field(description="tokens of answers", examples=[9600])
+
+
+class UsageReport(_View):
+    since: datetime = Field(alias="from", description="beginning, inclusive", examples=["2026-03-01T00:00:00Z"])
+    until: datetime = Field(alias="to", description="end, exclusive", examples=["2026-04-01T00:00:00Z"])
+    group_by: Literal["model", "user", "key", "day"] = Field(description="what the sums are by", examples=["day"])
+    groups: list[UsageGroup] = Field(description="one for each that used anything, in order")
+
+
+class EventLine(_View):
+    """A line of the event log."""
+
+    sequence: int = Field(description="its place in the tenant's log, from 1 without holes", examples=[1042])
+    hash: str = Field(
+        description="hexadecimal; hashes this line with the hash before it",
+        examples=["5d41402abc4b2a76b9719d911017c592"],
+    )
+    event: dict[str, Any] = Field(
+        description="the CloudEvents envelope, byte for byte as it was hashed",
+        examples=[
+            {
+                "specversion": "1.0",
+                "id": _GENERATION,
+                "type": "generation.started.v1",
+                "source": "/parley/worker",
+                "subject": f"generation:{_GENERATION}",
+            }
+        ],
+    )
+
+
+class EventPage(_View):
+    events: list[EventLine] = Field(description="in the log's order")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null at the end", examples=["1042"])
