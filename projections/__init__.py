@@ -1,12 +1,14 @@
 """Events in, read models out. The only writers of the schema ``read_models``.
 
-table          what a projection is: a table, the rows that an envelope affects, a pure fold
-catalog        the list of projections
-state          rows in memory, and folding envelopes into them
+main, runner   the service: from the bus to the batch and back to the ack
+batch          the one transaction of a batch: record, folds, positions
 event_log      the record: order and hash, given once; the dedup that guards every projection
+table          what a projection is: a table, the rows that an envelope affects, a pure fold
+catalog        the list of projections; one module each: conversations, messages, generations, token_batches, usage
+lifecycle      how far a generation has come, whatever order its facts are seen in
+state          rows in memory, and folding envelopes into them
 writer         loads rows, folds a batch, writes back
-batch          the one transaction of a batch
-runner         from the bus to the batch and back to the ack
-rebuild        replays the record into fresh tables; checks them or swaps them in
+positions      how far we have come on each partition of the bus
+rebuild        replays the record into fresh tables; swaps them in, or compares them (comparison)
 verify         walks the record's hash chain
 """
