@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cli.failures import EX_CONFIG, EXPECTED, CommandError, one_line
+from cli.failures import EX_CONFIG, FAILED, CommandError
 from cli.restart import Backoff
 
 _FIRST_STARTS = 5
@@ -51,7 +51,7 @@ class Program:
 
     name: str
     launch: Callable[[], Awaitable[Launch]]
-    """Asked before every start, so that each one is prepared anew."""
+    """Asked before every start, so that each one is prepared anew. Raises CommandError, OSError."""
     answers: Callable[[], Awaitable[None]] | None = None
     """Raises ConnectionError until it works. None: it says so itself, with a status line on standard output."""
     stop_signal: signal.Signals = signal.SIGTERM
@@ -136,14 +136,15 @@ class Child:
         if not ready.done():
             ready.cancel()
 
-    async def _run(self, ready: asyncio.Future[str]) -> int | None:
-        """Run it once. Returns its exit code (negative: a signal), None where it could not be started."""
+    async def _run(self, ready: asyncio.Future[str]) -> int:
+        """Run it once. Returns its exit code (negative: a signal), or why it could not be started as an exit code."""
+        self._process = None
         try:
             launch = await self.program.launch()
             process = await self._spawn(launch)
-        except (*EXPECTED, OSError) as error:
-            self._why = one_line(error)
-            return None
+        except (CommandError, OSError) as error:
+            self._why = str(error)
+            return error.exit_code if isinstance(error, CommandError) else FAILED
         self._process = process
         if self._stopping.is_set():
             self._signal(self.program.stop_signal)
@@ -201,7 +202,7 @@ class Child:
                 await self.program.answers()
             except ConnectionError as error:
                 if time.monotonic() > deadline:
-                    self._why = one_line(error)
+                    self._why = str(error)
                     self._signal(signal.SIGKILL)
                     return None
                 await asyncio.sleep(_ANSWER_POLL_S)
@@ -215,14 +216,14 @@ class Child:
         else:
             ready.set_result(detail)
 
-    def _reason(self, code: int | None) -> str:
-        if code is None:
+    def _reason(self, code: int) -> str:
+        if self._process is None:
             how = "could not be started"
         elif code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
         else:
             how = f"ended with exit code {code}"
-        why = self._why or ("" if code is not None and code < 0 else last_line(self.log))
+        why = self._why or ("" if code < 0 else last_line(self.log))
         return f"{how}: {why}" if why else how
 
 

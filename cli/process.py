@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from backplane.settings import Settings
 from backplane.telemetry import logs, status
 from cli import configuration
-from cli.failures import EXPECTED, ConfigurationError, exit_code, one_line
+from cli.exit_codes import EXPECTED, exit_code, one_line
+from cli.failures import ConfigurationError
 
 SUPERVISED = "PARLEY_SUPERVISED"
 """Environment variable that the supervisor sets to `1`: standard input is then a pipe that closes when it is gone."""

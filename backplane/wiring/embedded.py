@@ -31,6 +31,7 @@ __all__ = [
     "migrate",
     "owner_database",
     "owner_url",
+    "role_database",
     "schema_revisions",
     "service_environment",
 ]
@@ -172,9 +173,15 @@ def owner_url(settings: Settings) -> str:
     return EmbeddedPostgres(settings.data_dir).url(OWNER, secrets.postgres_owner)
 
 
-def owner_database(settings: Settings) -> Database:
+def owner_database(settings: Settings, *, connections: int = 1) -> Database:
     """The database as its owner sees it, across tenants. Never for a request. The caller closes it."""
-    return PostgresDatabase(owner_url(settings), pool_size=1)
+    return PostgresDatabase(owner_url(settings), pool_size=connections)
+
+
+def role_database(settings: Settings, role: str) -> Database:
+    """The database as one of ``ROLES`` sees it. The caller closes it."""
+    url: SecretStr = getattr(completed(settings).postgres.role_urls, role)
+    return PostgresDatabase(url.get_secret_value(), pool_size=1)
 
 
 async def migrate(settings: Settings) -> tuple[str | None, str]:

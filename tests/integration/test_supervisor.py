@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from cli.child import ChildFailed, Launch, Program
+from cli.failures import ConfigurationError
 from cli.restart import Backoff
 from cli.supervisor import Supervisor, rotate
 
@@ -116,6 +117,14 @@ async def test_a_child_that_never_comes_up_is_given_up(supervisor: Supervisor, t
     with pytest.raises(ChildFailed, match=r"one ended with exit code 1: nope \(log: "):
         await supervisor.start(program("one", "import sys; sys.exit('nope')"))
     assert len(tell.lines) == 4
+
+
+async def test_what_cannot_even_be_started_is_said(supervisor: Supervisor) -> None:
+    async def launch() -> Launch:
+        raise ConfigurationError("the folder is not ours")
+
+    with pytest.raises(ChildFailed, match=r"postgres could not be started: the folder is not ours \(log: "):
+        await supervisor.start(Program("postgres", launch))
 
 
 async def test_a_permanent_mistake_later_is_tried_again(supervisor: Supervisor, tell: Lines, tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+# Parley: `make server` starts everything, `make test` tests it. Both need python3 (3.11 or newer) and make, nothing else.
+
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+UV_HOME := .uv
+
+# Only what PyPI has is fetched: never an interpreter.
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+
+define FIND_UV
+uv="$$(command -v uv || true)"; \
+for candidate in $(UV_HOME)/bin/uv $(UV_HOME)/venv/bin/uv; do \
+  if [ -z "$$uv" ] && [ -x "$$candidate" ]; then uv="$$candidate"; fi; \
+done
+endef
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## make the environment in .venv
+
+$(INSTALLED): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Parley needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(FIND_UV); \
+	if [ -z "$$uv" ]; then \
+	  echo "getting uv from PyPI"; \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $(UV_HOME) uv \
+	    2>$(VENV).log || \
+	  { $(PYTHON) -m venv $(UV_HOME)/venv && $(UV_HOME)/venv/bin/pip install --quiet --disable-pip-version-check uv; } \
+	    2>>$(VENV).log || \
+	  { cat $(VENV).log >&2; \
+	    echo "uv could not be installed: install it (https://docs.astral.sh/uv), or pip or venv for $(PYTHON)" >&2; exit 1; }; \
+	  rm -f $(VENV).log; \
+	fi; \
+	$(FIND_UV); \
+	"$$uv" sync --locked --all-extras --python "$$(command -v $(PYTHON))"
+	@touch $@
+
+.PHONY: server
+server: $(INSTALLED) ## start Parley on this machine; Ctrl-C stops it
+	@exec $(VENV)/bin/parley up
+
+.PHONY: test
+test: $(INSTALLED) ## run all tests
+	@$(VENV)/bin/pytest -n auto $(ARGS)
+
+.PHONY: check
+check: $(INSTALLED) ## lint, format, types, import rules, published schemas
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/parley schemas --check
+
+.PHONY: bench
+bench: $(INSTALLED) ## measure; the figures belong into docs/benchmarks.md
+	@$(VENV)/bin/python -m benches $(ARGS)
+
+.PHONY: docs
+docs: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it (needs npm)
+	@$(VENV)/bin/parley schemas
+	@$(VENV)/bin/python -m event_schemas.asyncapi > docs/asyncapi/asyncapi.json
+	@command -v npm >/dev/null || { echo "make docs needs npm (Node.js 20 or newer)" >&2; exit 1; }
+	@cd docs/asyncapi && npm ci --silent --no-fund --no-audit && npm run --silent check
+
+.PHONY: clean
+clean: ## remove the environment and caches; the data folder stays
+	rm -rf $(VENV) $(VENV).log $(UV_HOME) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	  docs/asyncapi/node_modules
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

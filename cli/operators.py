@@ -1,0 +1,141 @@
+"""`parley tenant`, `parley key` and `parley dlq`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backplane.settings import Settings
+from cli import command
+
+if TYPE_CHECKING:
+    from cli.dead_letter_box import DeadLetterBox
+
+if TYPE_CHECKING:
+    pass
+
+tenants = typer.Typer(no_args_is_help=True, help="Tenants.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+dead_letter_commands = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
+
+
+class Role(StrEnum):
+    admin = "admin"
+    member = "member"
+    auditor = "auditor"
+
+
+@asynccontextmanager
+async def _box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
+    from backplane.wiring.operations import operator_bus, topics
+    from cli.dead_letter_box import DeadLetterBox
+    from event_schemas.topics import dead_letters
+
+    async with operator_bus(settings) as bus:
+        yield DeadLetterBox(bus, [dead_letters(topic) for topic in topics(settings)])
+
+
+@tenants.command("create", epilog="Example:  parley key issue --tenant $(parley tenant create acme) --role admin")
+def create_tenant(name: Annotated[str, typer.Argument(help="Unique among tenants, 1 to 200 characters.")]) -> None:
+    """Make a tenant and print its id."""
+
+    async def create(settings: Settings) -> str:
+        from cli import tenancy
+
+        return str(await tenancy.create_tenant(settings, name))
+
+    print(command.run(create))
+    command.say(f"next: parley key issue --tenant {name!r} --role admin")
+
+
+@keys.command("issue", epilog="Example:  parley key issue --tenant acme --role member --user ada --expires-days 90")
+def issue_key(
+    tenant: Annotated[str, typer.Option(help="The tenant's name or id.")] = "default",
+    role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.member,
+    name: Annotated[str, typer.Option(help="A label for people.")] = "",
+    user: Annotated[str | None, typer.Option(help="Whose key it is; made if there is no such user.")] = None,
+    expires_days: Annotated[int | None, typer.Option(min=1, help="Days that it is valid; none: no end.")] = None,
+) -> None:
+    """Make an API key and print it, this once."""
+
+    async def issue(settings: Settings) -> str:
+        from cli import tenancy
+
+        tenant_id = await tenancy.find_tenant(settings, tenant)
+        expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+        return await tenancy.issue_key(settings, tenant_id, role.value, name=name, user=user, expires_at=expires_at)
+
+    print(command.run(issue))
+    command.say("keep it: it cannot be shown again")
+
+
+@keys.command("revoke", epilog="Example:  parley key revoke parley_0123456789abcdef")
+def revoke_key(key: Annotated[str, typer.Argument(help="The key, or its public part `parley_<16 digits>`.")]) -> None:
+    """Revoke an API key, at once and everywhere."""
+
+    async def revoke(settings: Settings) -> bool:
+        from cli import tenancy
+
+        return await tenancy.revoke_key(settings, key)
+
+    command.say("revoked" if command.run(revoke) else "it was revoked already")
+
+
+@dead_letter_commands.command("list", epilog="Example:  parley dlq list | jq -r .id")
+def list_dead_letters() -> None:
+    """Everything that waits for an operator, one JSON object a line."""
+
+    async def waiting(settings: Settings) -> None:
+        async with _box(settings) as box:
+            letters = await box.waiting()
+        for letter in letters:
+            about = letter.about()
+            envelope = about.pop("envelope") or {}
+            command.print_json(about | {name: envelope.get(name) for name in ("type", "subject", "tenantid", "time")})
+        command.say(f"{len(letters)} dead letters")
+
+    command.run(waiting)
+
+
+_Id = Annotated[str, typer.Argument(help="As `parley dlq list` names it.")]
+
+
+@dead_letter_commands.command("show")
+def show_dead_letter(
+    letter: _Id, content: Annotated[bool, typer.Option("--content", help="Also what people wrote.")] = False
+) -> None:
+    """All that is known of one."""
+
+    async def show(settings: Settings) -> None:
+        async with _box(settings) as box:
+            command.print_json((await box.find(letter)).about(content=content))
+
+    command.run(show)
+
+
+@dead_letter_commands.command("discard")
+def discard_dead_letter(letter: _Id) -> None:
+    """Take one off the list for ever."""
+
+    async def discard(settings: Settings) -> None:
+        async with _box(settings) as box:
+            await box.discard(letter)
+
+    command.run(discard)
+    command.say(f"discarded {letter}")
+
+
+@dead_letter_commands.command("replay")
+def replay_dead_letter(letter: _Id) -> None:
+    """Publish one again where it came from; a prompt becomes a new generation. Prints its subject."""
+
+    async def replay(settings: Settings) -> str:
+        async with _box(settings) as box:
+            return await box.replay(letter)
+
+    print(command.run(replay))

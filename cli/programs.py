@@ -1,0 +1,90 @@
+"""What `parley up` runs: the embedded servers and the services, each with the environment it needs and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+
+from backplane.settings import Settings
+from backplane.telemetry.status import ASKED_FOR
+from backplane.wiring.embedded import EmbeddedServer, EmbeddedServerError, completed, service_environment
+from cli.child import Launch, Program
+from cli.failures import ConfigurationError
+from cli.process import SUPERVISED
+
+_SERVER_GRACE_S = 20.0
+_SERVICE_GRACE_S = 10.0
+_FOR_SERVERS = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def server_program(server: EmbeddedServer) -> Program:
+    """An embedded server; prepared anew before every start."""
+
+    async def launch() -> Launch:
+        try:
+            await asyncio.to_thread(server.prepare)
+        except EmbeddedServerError as error:
+            raise ConfigurationError(str(error)) from None
+        command = server.command()
+        environment = {name: os.environ[name] for name in _FOR_SERVERS if name in os.environ}
+        return Launch(command.argv, environment, command.folder, command.uid, command.gid)
+
+    return Program(server.name, launch, server.ping, server.stop_signal, _SERVER_GRACE_S)
+
+
+def service_programs(settings: Settings) -> list[Program]:
+    """Projections, one worker a pool, and the gateway, in the order in which they start.
+
+    ``settings`` has each pool's model file. Raises EmbeddedServerError.
+    """
+    return [
+        _service("projections", ("projections",), settings, ("projections",), authenticates=False),
+        *(
+            _service(
+                f"worker-{pool}",
+                ("worker", "--pool", pool),
+                settings,
+                ("worker",),
+                authenticates=False,
+                grace_s=settings.worker.grace_s + _SERVICE_GRACE_S,
+            )
+            for pool in settings.pools
+        ),
+        _service("gateway", ("gateway",), settings, ("command_api", "query_api", "relay"), authenticates=True),
+    ]
+
+
+def settings_of_one_service(settings: Settings) -> Settings:
+    """The settings of the service in this process: whole already where a supervisor set them.
+
+    Elsewhere what this data folder's installation made fills them up, so that a service can join a running Parley.
+    Raises EmbeddedServerError.
+    """
+    return settings if os.environ.get(SUPERVISED) == "1" else completed(settings)
+
+
+def _service(
+    name: str,
+    arguments: tuple[str, ...],
+    settings: Settings,
+    roles: tuple[str, ...],
+    *,
+    authenticates: bool,
+    grace_s: float = _SERVICE_GRACE_S,
+) -> Program:
+    pools = {pool: set_up.model_dump(mode="json", exclude_none=True) for pool, set_up in settings.pools.items()}
+    environment = {
+        **os.environ,
+        **service_environment(settings, roles, authenticates=authenticates),
+        "PARLEY_POOLS": json.dumps(pools),
+        ASKED_FOR: "1",
+        SUPERVISED: "1",
+    }
+
+    async def launch() -> Launch:
+        # -P: a folder named like one of ours in the working directory must not be imported instead.
+        return Launch((sys.executable, "-P", "-m", "cli.main", *arguments), environment)
+
+    return Program(name, launch, grace_s=grace_s, keeps_lock=True)

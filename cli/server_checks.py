@@ -1,0 +1,90 @@
+"""Checks of Postgres, its schema and roles, Valkey or Redis, and the bus."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from backplane.ports.bus import BusError
+from backplane.ports.database import Database, DatabaseUnavailable
+from backplane.ports.token_stream import StreamUnavailable
+from backplane.settings import Settings
+from backplane.wiring.embedded import (
+    ROLES,
+    EmbeddedServerError,
+    completed,
+    owner_database,
+    role_database,
+    schema_revisions,
+)
+from backplane.wiring.operations import operator_bus, redis_ping
+from cli.attachment import servers as attached
+from cli.failures import CommandError
+from cli.finding import FAIL, OK, WARN, Finding
+
+
+async def servers(settings: Settings) -> AsyncIterator[Finding]:
+    """What answers. Embedded servers that do not run are started for as long as it takes."""
+    embedded = settings.postgres.url is None
+    if embedded and not (settings.data_dir / "postgres" / "PG_VERSION").exists():
+        yield Finding(OK, "Postgres", "the embedded one; `parley up` makes it at the first start")
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(attached(settings))
+        except (CommandError, EmbeddedServerError) as error:
+            yield Finding(FAIL, "embedded servers", str(error), f"see the logs in {settings.data_dir}/logs")
+            return
+        async for finding in _postgres(settings, embedded=embedded):
+            yield finding
+        yield await _redis(settings)
+
+
+async def _postgres(settings: Settings, *, embedded: bool) -> AsyncIterator[Finding]:
+    name = "the embedded one" if embedded else "the one that postgres.url names"
+    problem = await _silent(owner_database(settings))
+    if problem:
+        yield Finding(FAIL, "Postgres", f"{name}: {problem}", "check postgres.url, and that the server runs")
+        return
+    yield Finding(OK, "Postgres", f"{name} answers")
+    has, wanted = await schema_revisions(settings)
+    if has != wanted:
+        yield Finding(FAIL, "schema", f"{has or 'not made yet'}; this release needs {wanted}", "run `parley migrate`")
+        return
+    yield Finding(OK, "schema", f"revision {has}")
+    for role in ROLES:
+        problem = await _silent(role_database(settings, role))
+        if problem:
+            setting = f"postgres.role_urls.{role}"
+            yield Finding(FAIL, f"role {role}", problem, f"check {setting}, or unset it and run `parley migrate`")
+        else:
+            yield Finding(OK, f"role {role}", "logs in")
+    try:
+        async with operator_bus(settings) as bus:
+            await bus.ping()
+    except BusError as error:
+        yield Finding(FAIL, "bus", str(error), "run `parley migrate`")
+    else:
+        yield Finding(OK, "bus", "answers")
+
+
+async def _redis(settings: Settings) -> Finding:
+    name = "the embedded Valkey" if settings.redis.url is None else "the one that redis.url names"
+    try:
+        await redis_ping(completed(settings))
+    except StreamUnavailable as error:
+        return Finding(
+            WARN, "Redis", f"{name}: {error}", "streams are served from Postgres meanwhile; check that it runs"
+        )
+    return Finding(OK, "Redis", f"{name} answers")
+
+
+async def _silent(database: Database) -> str | None:
+    """Why the database does not answer; None if it does."""
+    try:
+        await database.ping()
+    except DatabaseUnavailable as error:
+        return str(error)
+    finally:
+        await database.close()
+    return None

@@ -1,0 +1,70 @@
+"""One service in this process: what `parley up` starts, and what a cluster runs one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from backplane.settings import Settings
+
+app = typer.Typer()
+
+PANEL = "Services"
+
+
+def _run(name: str, serve: object) -> None:
+    from cli import process
+    from cli.programs import settings_of_one_service
+
+    raise typer.Exit(process.run(name, serve, settings_of_one_service))  # type: ignore[arg-type]
+
+
+@app.command(rich_help_panel=PANEL)
+def gateway() -> None:
+    """Serve all APIs on one port."""
+    import gateway.main
+
+    _run("gateway", gateway.main.serve)
+
+
+@app.command("command-api", rich_help_panel=PANEL)
+def command_api() -> None:
+    """Serve the command API alone."""
+    import command_api.main
+
+    _run("command_api", command_api.main.serve)
+
+
+@app.command("query-api", rich_help_panel=PANEL)
+def query_api() -> None:
+    """Serve the query API alone."""
+    import query_api.main
+
+    _run("query_api", query_api.main.serve)
+
+
+@app.command(rich_help_panel=PANEL)
+def worker(
+    pool: Annotated[str, typer.Option(help="The pool whose prompts it runs, as in the settings.")] = "local",
+) -> None:
+    """Run the prompts of one pool."""
+    import workers.main
+
+    async def serve(settings: Settings, stop: asyncio.Event) -> None:
+        from cli.failures import ConfigurationError
+
+        if pool not in settings.pools:
+            raise ConfigurationError(f"there is no pool {pool!r}; the settings have {', '.join(settings.pools)}")
+        await workers.main.serve(settings, stop, pool=pool)
+
+    _run(f"worker-{pool}", serve)
+
+
+@app.command(rich_help_panel=PANEL)
+def projections() -> None:
+    """Write the read models."""
+    import projections.main
+
+    _run("projections", projections.main.serve)

@@ -1,0 +1,121 @@
+"""Tenants and keys at the command line, through the command API's own handlers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import UUID
+
+from backplane.ports.database import Database
+from backplane.settings import Settings
+from backplane.wiring.embedded import completed, owner_database, role_database
+from backplane.wiring.services import command_side
+from cli import data_folder
+from cli.failures import CommandError
+from command_api import tenancy
+from event_schemas.control_plane import KeyRole
+
+FIRST_TENANT = "default"
+_PUBLIC = re.compile(r"^(?:parley_)?(?P<prefix>[0-9a-f]{16})(?:_[0-9a-f]{64})?$")
+
+
+async def find_tenant(settings: Settings, wanted: str) -> UUID:
+    """The tenant with this id or name. Raises CommandError where there is none, or several have the name."""
+    found = await _tenants(settings, wanted)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CommandError(
+            f"{len(found)} tenants are named {wanted!r}; give one's id instead: {', '.join(map(str, found))}"
+        )
+    raise CommandError(f"there is no tenant {wanted!r}; make one with `parley tenant create {wanted}`")
+
+
+async def create_tenant(settings: Settings, name: str) -> UUID:
+    """Raises CommandError where the name is taken or unusable."""
+    if await _tenants(settings, name):
+        raise CommandError(f"there is a tenant {name!r} already")
+    async with _as_command_api(settings) as database:
+        try:
+            return await tenancy.provision_tenant(database, name)
+        except ValueError:
+            raise CommandError(f"{name!r} cannot name a tenant: use 1 to 200 characters") from None
+
+
+async def issue_key(
+    settings: Settings,
+    tenant_id: UUID,
+    role: KeyRole,
+    *,
+    name: str = "",
+    user: str | None = None,
+    expires_at: datetime | None = None,
+) -> str:
+    """A new key, whole; it cannot be shown again. A ``user`` is made where there is none of that name."""
+    pepper = completed(settings).security.key_pepper
+    assert pepper is not None
+    async with _as_command_api(settings) as database:
+        user_id = None if user is None else await tenancy.invite_user(database, tenant_id, user)
+        key = await tenancy.issue_key(
+            database,
+            pepper.get_secret_value(),
+            tenant_id,
+            role,
+            name=name,
+            user_id=user_id,
+            expires_at=expires_at,
+        )
+    return key.reveal()
+
+
+async def revoke_key(settings: Settings, key: str) -> bool:
+    """Revoke a key by itself or its public part. False if it was revoked already. Raises CommandError."""
+    prefix = _PUBLIC.match(key)
+    if prefix is None:
+        raise CommandError("a key looks like parley_<16 digits>_<secret>; give it, or its part up to the second `_`")
+    async with command_side(completed(settings)) as side:
+        try:
+            return await tenancy.revoke_key(side.database, side.signals, prefix["prefix"])
+        except tenancy.NoSuchKey as error:
+            raise CommandError(str(error)) from None
+
+
+async def first_admin_key(settings: Settings) -> str | None:
+    """Make the first tenant and its admin key, and keep the key in the data folder. None where it is there."""
+    if data_folder.admin_key_file(settings.data_dir).exists():
+        return None
+    found = await _tenants(settings, FIRST_TENANT)
+    tenant_id = found[0] if found else await create_tenant(settings, FIRST_TENANT)
+    key = await issue_key(settings, tenant_id, "admin", name="first admin key")
+    data_folder.write_admin_key(settings.data_dir, key)
+    return key
+
+
+async def _tenants(settings: Settings, wanted: str) -> list[UUID]:
+    try:
+        UUID(wanted)
+        column = "tenant_id::text"
+        wanted = str(UUID(wanted))
+    except ValueError:
+        column = "name"
+    database = owner_database(settings)
+    try:
+        async with database.system() as session:
+            rows = await session.all(
+                f"SELECT tenant_id FROM control.tenants WHERE {column} = :wanted ORDER BY created_at",  # noqa: S608
+                wanted=wanted,
+            )
+    finally:
+        await database.close()
+    return [row["tenant_id"] for row in rows]
+
+
+@asynccontextmanager
+async def _as_command_api(settings: Settings) -> AsyncIterator[Database]:
+    database = role_database(settings, "command_api")
+    try:
+        yield database
+    finally:
+        await database.close()
