@@ -8,19 +8,24 @@ import logging
 from backplane.ports.bus import Bus, BusError, Consumer, Mode
 from backplane.ports.database import Database
 from backplane.settings import Settings
+from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
-from event_schemas.topics import all_topics
+from backplane.wiring.services import projection_side
+from event_schemas.topics import PROJECTIONS, all_topics
 from projections.backoff import Backoff
 from projections.batch import Batch
 from projections.runner import BLOCK, MOST_MESSAGES, Runner
 
 logger = logging.getLogger(__name__)
 
-SUBSCRIPTION = "projections"
-"""The subscription of every topic that the projections read."""
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Keep the read models up with the bus until ``stop`` is set, and tell when that begins and when it halts."""
+    async with projection_side(settings) as side:
+        await keep_up(side.bus, side.database, settings, stop, Readiness())
 
 
-async def serve(bus: Bus, database: Database, settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:
+async def keep_up(bus: Bus, database: Database, settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:
     """Keep the read models up with the bus until ``stop`` is set.
 
     Outages of the bus and of Postgres are waited out, with a reason in ``readiness``. When an envelope of a newer
@@ -34,8 +39,9 @@ async def serve(bus: Bus, database: Database, settings: Settings, stop: asyncio.
     while not stop.is_set():
         consumer: Consumer | None = None
         try:
-            consumer = await bus.subscribe(topics, SUBSCRIPTION, Mode.FAILOVER, prefetch=MOST_MESSAGES)
+            consumer = await bus.subscribe(topics, PROJECTIONS, Mode.FAILOVER, prefetch=MOST_MESSAGES)
             readiness.unblock(BLOCK)
+            status.ready()
             backoff = Backoff(stop)
             await Runner(consumer, bus, batch, readiness, stop).run()
         except BusError as error:

@@ -19,7 +19,7 @@ from event_schemas.codec import AnyEnvelope, encode
 from projections import backoff
 from projections.batch import Batch
 from projections.catalog import PROJECTIONS
-from projections.main import serve
+from projections.main import keep_up
 from tests.conftest import PASSWORD, ROLES, TestDatabase, start_postgres
 from tests.unit.projections.deadline import eventually
 from tests.unit.projections.doubles import MemoryBus, MemoryConsumer, WatchedReadiness
@@ -226,7 +226,7 @@ async def test_postgres_that_is_killed_and_comes_back_loses_nothing(
         facts = [fact for _ in range(20) for fact in Story().whole()]
         consumer = MemoryConsumer(messages(facts[:40]))
         readiness, stop = WatchedReadiness(), asyncio.Event()
-        serving = asyncio.create_task(serve(MemoryBus(consumer), database, SETTINGS, stop, readiness))
+        serving = asyncio.create_task(keep_up(MemoryBus(consumer), database, SETTINGS, stop, readiness))
         await eventually(lambda: len(consumer.acked) == 40)
         server.server.kill()
         consumer.send(messages(facts[40:], first=40))

@@ -12,7 +12,7 @@ from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, encode
 from projections import backoff, main
 from projections.event_log import MOST_BYTES, Received
-from projections.main import serve
+from projections.main import keep_up
 from projections.runner import BLOCK, MOST_MESSAGES, Runner, slices
 from tests.unit.projections.deadline import eventually
 from tests.unit.projections.doubles import MemoryBatch, MemoryBus, MemoryConsumer, MemoryPublisher, WatchedReadiness
@@ -178,7 +178,7 @@ async def test_serve_reads_every_topic_and_waits_out_a_lost_bus() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "Batch", lambda _: batch)
         async with asyncio.timeout(10):
-            serving = asyncio.create_task(serve(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+            serving = asyncio.create_task(keep_up(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
             await eventually(lambda: consumer.acked == sent)
             assert await readiness.reasons() == {}
             stop.set()
@@ -193,7 +193,7 @@ async def test_serve_leaves_the_subscription_to_a_newer_release_and_stays_unread
     bus = MemoryBus(consumer)
     readiness, stop = Readiness(), asyncio.Event()
     async with asyncio.timeout(10):
-        serving = asyncio.create_task(serve(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+        serving = asyncio.create_task(keep_up(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
         await eventually(lambda: consumer.closed)
         assert not serving.done()
         reason = (await readiness.reasons())[BLOCK]

@@ -1,0 +1,183 @@
+"""Which adapters a service gets. A service sees ports only, and only those that are its business."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from backplane.adapters.postgres.database import PostgresDatabase
+from backplane.adapters.postgres_bus.bus import PostgresBus
+from backplane.adapters.redis.connection import ping
+from backplane.adapters.redis.hub import Hub
+from backplane.adapters.redis.reader import RedisStreamReader
+from backplane.adapters.redis.signals import RedisSignals
+from backplane.adapters.redis.writer import RedisStreamWriter
+from backplane.ports.bus import Bus
+from backplane.ports.database import Database
+from backplane.ports.token_stream import Signals, StreamReader, StreamWriter
+from backplane.security.authenticator import Authenticator
+from backplane.settings import Settings
+from backplane.telemetry.readiness import Readiness
+
+
+class NotConfigured(ValueError):
+    """A setting that this service cannot do without is missing. Names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSide:
+    bus: Bus
+    database: Database
+    relay_database: Database
+    signals: Signals
+    authenticator: Authenticator
+    readiness: Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySide:
+    bus: Bus
+    database: Database
+    streams: StreamReader
+    signals: Signals
+    authenticator: Authenticator
+    readiness: Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSide:
+    bus: Bus
+    database: Database
+    streams: StreamWriter
+    signals: Signals
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionSide:
+    bus: Bus
+    database: Database
+
+
+@asynccontextmanager
+async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
+    """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
+    async with _Adapters(settings) as adapters:
+        database = adapters.database("command_api")
+        bus = adapters.bus("command_api")
+        yield CommandSide(
+            bus,
+            database,
+            adapters.database("relay", pool_size=1),
+            adapters.signals(),
+            adapters.authenticator(database),
+            Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
+        )
+
+
+@asynccontextmanager
+async def query_side(settings: Settings) -> AsyncIterator[QuerySide]:
+    """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
+    async with _Adapters(settings) as adapters:
+        database = adapters.database("query_api")
+        bus = adapters.bus("query_api")
+        yield QuerySide(
+            bus,
+            database,
+            adapters.stream_reader(),
+            adapters.signals(),
+            adapters.authenticator(database),
+            Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
+        )
+
+
+@asynccontextmanager
+async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
+    """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
+    async with _Adapters(settings) as adapters:
+        yield WorkerSide(
+            adapters.bus("worker"), adapters.database("worker"), adapters.stream_writer(), adapters.signals()
+        )
+
+
+@asynccontextmanager
+async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
+    """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
+    async with _Adapters(settings) as adapters:
+        yield ProjectionSide(adapters.bus("projections"), adapters.database("projections"))
+
+
+def make_bus(url: str, settings: Settings) -> PostgresBus:
+    """The bus as whoever logs in with ``url``. The caller closes it."""
+    return PostgresBus(url, lease_s=settings.bus.lease_s, retention=timedelta(hours=settings.bus.retention_hours))
+
+
+class _Adapters:
+    """Adapters as they are asked for; closed together, the last one first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._hub: Hub | None = None
+
+    async def __aenter__(self) -> _Adapters:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    def database(self, role: str, pool_size: int | None = None) -> PostgresDatabase:
+        made = PostgresDatabase(self._role_url(role), pool_size=pool_size or self._settings.postgres.pool_size)
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def bus(self, role: str) -> PostgresBus:
+        made = make_bus(self._role_url(role), self._settings)
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def signals(self) -> RedisSignals:
+        made = RedisSignals(self._redis_url, self._shared_hub())
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def stream_reader(self) -> RedisStreamReader:
+        made = RedisStreamReader(self._redis_url, self._shared_hub())
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def stream_writer(self) -> RedisStreamWriter:
+        made = RedisStreamWriter(self._redis_url)
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def authenticator(self, database: Database) -> Authenticator:
+        pepper = _revealed(self._settings.security.key_pepper, "security.key_pepper")
+        return Authenticator(database, pepper, self._settings.security.key_cache_s)
+
+    async def redis_ping(self) -> None:
+        """Raises StreamUnavailable."""
+        await ping(self._redis_url)
+
+    def _shared_hub(self) -> Hub:
+        if self._hub is None:
+            self._hub = Hub(self._redis_url)
+            self._stack.push_async_callback(self._hub.close)
+        return self._hub
+
+    @property
+    def _redis_url(self) -> str:
+        return _revealed(self._settings.redis.url, "redis.url")
+
+    def _role_url(self, role: str) -> str:
+        return _revealed(getattr(self._settings.postgres.role_urls, role), f"postgres.role_urls.{role}")
+
+
+def _revealed(secret: SecretStr | None, name: str) -> str:
+    if secret is None:
+        variable = "PARLEY_" + name.upper().replace(".", "__")
+        raise NotConfigured(f"{name} is not set; set {variable}, or start everything with `parley up`")
+    return secret.get_secret_value()
