@@ -169,7 +169,7 @@ def test_slices_keep_to_their_bounds_and_lose_nothing() -> None:
     assert list(slices([])) == []
 
 
-async def test_serve_reads_every_topic_and_waits_out_a_lost_bus() -> None:
+async def test_the_service_reads_every_topic_and_waits_out_a_lost_bus() -> None:
     sent = messages(*Story().whole())
     consumer = MemoryConsumer(sent)
     bus = MemoryBus(BusUnavailable("the broker does not answer"), consumer)
@@ -187,7 +187,7 @@ async def test_serve_reads_every_topic_and_waits_out_a_lost_bus() -> None:
     assert bus.subscribed[-1] == (("commands-local", "control", "events"), "projections", Mode.FAILOVER)
 
 
-async def test_serve_leaves_the_subscription_to_a_newer_release_and_stays_unready() -> None:
+async def test_the_service_leaves_the_subscription_to_a_newer_release_and_stays_unready() -> None:
     _, started, *_ = Story().whole()
     consumer = MemoryConsumer(messages(newer(started)))
     bus = MemoryBus(consumer)
