@@ -2,7 +2,9 @@
 
 A conversation goes through the chat template that the file carries. A base model has none; it gets a transcript.
 
-Prompts of different tenants share the engine, so nothing that one prompt computed is kept for another.
+Prompts of different tenants share the engine, so nothing that one prompt computed is kept for another. They do share
+its batches, whose size shifts rounding: a seed, or temperature 0, gives the same answer again only while nothing else
+runs.
 """
 
 from __future__ import annotations

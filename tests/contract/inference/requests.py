@@ -8,6 +8,16 @@ from uuid import uuid4
 from event_schemas.generation import ChatMessage, Parameters
 from workers.inference.port import Delta, Finished, InferenceRequest
 
+_SUNG = " ".join(["la"] * 40)
+SONG = (
+    ChatMessage(role="user", content="Sing."),
+    ChatMessage(role="assistant", content=_SUNG),
+    ChatMessage(role="user", content="Sing."),
+    ChatMessage(role="assistant", content=_SUNG),
+    ChatMessage(role="user", content="Sing."),
+)
+"""The packaged model sings on until the window is full, also when a neighbour in the batch shifts its rounding."""
+
 
 def request(
     *messages: ChatMessage | str,
