@@ -14,7 +14,9 @@ _STEP = 0.25
 class Board:
     """A context: bars are gone when it ends. Safe to call from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, plain_progress: bool = True) -> None:
+        """``plain_progress``: where there is no terminal, tell the progress in lines."""
+        self._plain_progress = plain_progress
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, float] = {}
@@ -52,6 +54,8 @@ class Board:
             if what not in self._tasks:
                 self._tasks[what] = self._bars.add_task(what, total=1.0)
             self._bars.update(self._tasks[what], completed=share, visible=share < 1.0)
+            return
+        if not self._plain_progress:
             return
         told = self._told.get(what)
         if told is None or share >= told + _STEP or (share >= 1.0 > told):

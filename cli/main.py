@@ -70,7 +70,7 @@ def up() -> None:
     epilog='Examples:  parley chat "Why is the sky blue?"  ·  parley chat -c "And at dusk?"  ·  parley chat < question'
 )
 def chat(
-    text: Annotated[str | None, typer.Argument(help="What to ask; none: read from standard input.")] = None,
+    text: Annotated[list[str] | None, typer.Argument(help="What to ask; none: read from standard input.")] = None,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")] = False,
     model: Annotated[str | None, typer.Option(help="Which model answers; none: the server's first.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
@@ -85,7 +85,7 @@ def chat(
     """
     from cli.talk import talk
 
-    raise typer.Exit(talk(text, go_on=go_on, model=model, system=system, url=url, key=key))
+    raise typer.Exit(talk(" ".join(text or ()), go_on=go_on, model=model, system=system, url=url, key=key))
 
 
 @app.command(rich_help_panel=_OPERATIONS, epilog="Example:  parley doctor | grep -v ^ok")

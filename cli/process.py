@@ -36,19 +36,27 @@ def run(service: str, serve: Serve, prepare: Callable[[Settings], Settings] = la
     try:
         settings = prepare(configuration.load())
         logs.configure(service, settings.log_level)
-        _new_runner_run(serve, settings)
-    except EXPECTED as error:
-        logger.error(one_line(error), extra={"action": "service_failed", "kind": type(error).__name__})
-        status.failed(one_line(error))
-        return exit_code(error)
-    except Exception as error:
+        _run(serve, settings)
+    except Exception as raised:
+        error = _only(raised)
+        if isinstance(error, EXPECTED):
+            logger.error(one_line(error), extra={"action": "service_failed", "kind": type(error).__name__})
+            status.failed(one_line(error))
+            return exit_code(error)
         logger.critical("a bug ended this service", exc_info=error, extra={"action": "service_crashed"})
         status.failed(f"{type(error).__name__}, see the log")
         return _EX_SOFTWARE
     return 0
 
 
-def _new_runner_run(serve: Serve, settings: Settings) -> None:
+def _only(error: Exception) -> Exception:
+    """The error itself, or the only one in the groups that task groups put around it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _run(serve: Serve, settings: Settings) -> None:
     if sys.platform == "win32":
         raise ConfigurationError("services run on Linux and macOS")
     import uvloop

@@ -25,7 +25,7 @@ async def run(settings: Settings, model: str, *, check: bool) -> int:
         raise CommandError(f"there is no read model {model!r}; there are {', '.join(MODELS)}, and `all`")
     wanted = [model] if model != "all" else [name for name in MODELS if check or name != EVENT_LOG]
     differs = False
-    with Board() as board:
+    with Board(plain_progress=False) as board:
         for name in wanted:
             report = await _one(settings, name, board, check=check)
             board.line(_said(report, check=check))

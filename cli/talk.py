@@ -13,12 +13,10 @@ from cli.failures import CommandError
 _INTERRUPTED = 130
 
 
-def talk(
-    text: str | None, *, go_on: bool, model: str | None, system: str | None, url: str | None, key: str | None
-) -> int:
+def talk(text: str, *, go_on: bool, model: str | None, system: str | None, url: str | None, key: str | None) -> int:
     """One prompt and its answer on standard output; returns the exit code. Raises CommandError."""
     settings = configuration.load()
-    if text is None or text == "-":
+    if text in ("", "-"):
         if sys.stdin.isatty():
             raise CommandError('nothing to ask: give a text, like parley chat "Why is the sky blue?"')
         text = sys.stdin.read().strip()
