@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,36 +61,40 @@ class Follower:
         self._pace = pace
         self._idle = pace.idle
         self._next_question = 0.0
+        self._untold: list[Step] = []
 
     async def steps(self) -> AsyncGenerator[Step, None]:
         """What to tell, until the generation has ended. Never raises for an outage."""
-        answered, steps = await self._ask()
-        if answered and self._is_new and not steps:
+        if await self._ask() and self._is_new and not self._untold:
             yield Step(QUEUED, Cursor(0, 0))
-        for step in steps:
-            yield step
-        while not self._assembly.done:
+        while True:
+            for step in self._tell():
+                yield step
+            if self._assembly.done:
+                return
             try:
                 async with self._streams.follow(*self._ids) as live, aclosing(self._live(live)) as tail:
                     async for step in tail:
                         yield step
             except StreamUnavailable:
-                await asyncio.sleep(self._pace.without_stream * random.uniform(0.8, 1.2))
-                _, steps = await self._ask()
-                for step in steps:
+                # What was taken in before it broke is told first: the cursor has moved past it.
+                for step in self._tell():
                     yield step
+                if not self._assembly.done:
+                    await asyncio.sleep(self._pace.without_stream * random.uniform(0.8, 1.2))
+                    await self._ask()
 
     async def _live(self, live: AsyncIterator[Frame | None]) -> AsyncGenerator[Step, None]:
-        steps = await self._backlog()
+        await self._backlog()
         self._schedule(afresh=True)
         while True:
-            for step in steps:
+            for step in self._tell():
                 yield step
             if self._assembly.done:
                 return
-            steps = await self._next(live)
+            await self._next(live)
 
-    async def _next(self, live: AsyncIterator[Frame | None]) -> list[Step]:
+    async def _next(self, live: AsyncIterator[Frame | None]) -> None:
         left = self._next_question - asyncio.get_running_loop().time()
         if left <= 0:
             return await self._question()
@@ -104,44 +108,48 @@ class Follower:
         if frame is None:
             return await self._backlog()
         had_hole = self._assembly.incomplete
-        steps = self._assembly.take(frame)
+        self._take(frame)
         if not had_hole:
             if self._assembly.incomplete:
-                steps += await self._backlog()
-            if steps:
+                await self._backlog()
+            if self._untold:
                 self._schedule(afresh=True)
-        return steps
+        return None
 
-    async def _question(self) -> list[Step]:
+    async def _question(self) -> None:
         """Ask Postgres because Redis is silent or has a hole; where Postgres is away too, ask Redis for all it has."""
-        answered, steps = await self._ask()
+        answered = await self._ask()
         if not answered:
-            steps += await self._backlog()
-        self._schedule(afresh=bool(steps))
-        if answered and steps:
+            await self._backlog()
+        self._schedule(afresh=bool(self._untold))
+        if answered and self._untold:
             # What Postgres knew first shows that Redis is not being written to: do not wait for it.
             self._next_question = asyncio.get_running_loop().time() + self._pace.without_stream
-        return steps
 
     def _schedule(self, *, afresh: bool) -> None:
         self._idle = self._pace.idle if afresh else min(self._idle * 2, self._pace.longest_idle)
         pause = self._pace.without_stream if self._assembly.incomplete else self._idle
         self._next_question = asyncio.get_running_loop().time() + pause
 
-    async def _ask(self) -> tuple[bool, list[Step]]:
-        """Whether Postgres answered, and what there is to tell now."""
+    async def _ask(self) -> bool:
+        """Take in what Postgres knows. Returns whether it answered."""
         try:
-            return True, self._take(await self._record.since(self._assembly.cursor))
+            frames = await self._record.since(self._assembly.cursor)
         except DatabaseUnavailable:
-            return False, []
+            return False
+        self._take(*frames)
+        return True
 
-    async def _backlog(self) -> list[Step]:
-        """Raises StreamUnavailable."""
-        steps = self._take(await self._streams.backlog(*self._ids))
+    async def _backlog(self) -> None:
+        """Take in what Redis has, and what Postgres knows where that leaves a hole. Raises StreamUnavailable."""
+        self._take(*await self._streams.backlog(*self._ids))
         if self._assembly.incomplete:
-            _, recorded = await self._ask()
-            steps += recorded
-        return steps
+            await self._ask()
 
-    def _take(self, frames: Iterable[Frame]) -> list[Step]:
-        return [step for frame in frames for step in self._assembly.take(frame)]
+    def _take(self, *frames: Frame) -> None:
+        for frame in frames:
+            self._untold += self._assembly.take(frame)
+
+    def _tell(self) -> list[Step]:
+        told, self._untold = self._untold, []
+        return told

@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.elements import TextClause
 
@@ -122,7 +123,9 @@ class unavailable:
         cause = error
         if isinstance(error, DBAPIError):
             cause = error.orig.__cause__ or error.orig if error.orig is not None else error
-        if isinstance(error, (InterfaceError, OperationalError, TimeoutError, ConnectionError, OSError)) or isinstance(
+        if isinstance(
+            error, (InterfaceError, OperationalError, PoolTimeout, TimeoutError, ConnectionError, OSError)
+        ) or isinstance(
             cause,
             (
                 asyncpg.PostgresConnectionError,

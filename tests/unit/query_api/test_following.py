@@ -236,6 +236,48 @@ async def test_a_hole_is_filled_from_the_backlog_before_postgres() -> None:
     check(world.steps, None, world.truth)
 
 
+async def test_who_was_too_slow_reads_the_backlog_again() -> None:
+    world = World(pace=NEVER)
+    following = asyncio.create_task(world.follow())
+    await world.until(lambda: bool(world.stream.inboxes) and world.stream.asked == 1)
+    world.stream.keep(world.truth.start())
+    world.stream.keep(world.truth.write(3))
+    world.stream.publish(None)
+    await world.until(lambda: world.text == tokens_text(1, 1, 3))
+    world.stream.publish(world.truth.end(Kind.COMPLETED))
+    async with asyncio.timeout(20):
+        await following
+
+
+async def test_without_postgres_a_silent_redis_is_asked_for_all_it_has() -> None:
+    world = World()
+    following = asyncio.create_task(world.follow())
+    await world.until(lambda: bool(world.stream.inboxes) and world.stream.asked == 1)
+    world.record.down = True
+    for frame in (world.truth.start(), world.truth.write(3), world.truth.end(Kind.COMPLETED)):
+        world.stream.keep(frame)
+    async with asyncio.timeout(20):
+        await following
+    check(world.steps, None, world.truth)
+
+
+async def test_what_was_taken_in_before_redis_broke_is_told() -> None:
+    world = World()
+    following = asyncio.create_task(world.follow())
+    await world.until(lambda: bool(world.stream.inboxes) and world.stream.asked == 1)
+    world.truth.start()
+    world.truth.write(3)
+    hole_and_break = world.truth.write(1)
+    world.stream.publish(hole_and_break)
+    world.stream.down = True
+    await world.until(lambda: not world.stream.inboxes)
+    world.truth.end(Kind.COMPLETED)
+    world.record.catch_up()
+    async with asyncio.timeout(20):
+        await following
+    check(world.steps, None, world.truth)
+
+
 async def test_a_lost_ending_is_learnt_from_postgres() -> None:
     world = World()
     following = asyncio.create_task(world.follow())

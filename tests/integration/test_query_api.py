@@ -1,0 +1,457 @@
+"""The query API's answers, over HTTP, from real read models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from backplane.ports.identifiers import new_id
+from event_schemas.codec import decode
+from event_schemas.control_plane import AuditRead
+from event_schemas.topics import CONTROL, EVENTS, commands
+from tests.conftest import TestDatabase, ValkeyServer
+from tests.integration.query_world import NOW, Caller, World, generation, serving
+
+
+@pytest.fixture
+async def world(database: TestDatabase, valkey_server: ValkeyServer) -> AsyncIterator[World]:
+    async with serving(database, valkey_server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def tenant() -> UUID:
+    return new_id()
+
+
+async def conversation(world: World, owner: Caller, **columns: Any) -> UUID:
+    row: dict[str, Any] = {
+        "id": new_id(),
+        "tenant_id": owner.tenant_id,
+        "user_id": owner.user_id,
+        "title": "Title",
+        "renamed": False,
+        "created_at": NOW,
+        "updated_at": NOW,
+        "deleted": False,
+    }
+    row |= columns
+    await world.insert("conversations", **row)
+    made: UUID = row["id"]
+    return made
+
+
+async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    generation_id = await generation(
+        world,
+        member,
+        status="completed",
+        attempt=2,
+        finish_reason="stop",
+        input_tokens=5,
+        output_tokens=2,
+        usage_source="provider",
+        parameters=orjson.dumps({"temperature": 0.5}).decode(),
+        metadata=orjson.dumps({"ticket": "1"}).decode(),
+        first_token_ms=10,
+        duration_ms=20,
+        started_at=NOW,
+        ended_at=NOW,
+        content="Hello there",
+        delta_lengths=[5, 6],
+    )
+    response = await member.get(f"/v1/generations/{generation_id}")
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["usage"] == {"input_tokens": 5, "output_tokens": 2, "source": "provider"}
+    assert answer["parameters"] == {"temperature": 0.5}
+    assert answer["metadata"] == {"ticket": "1"}
+    assert answer["message_id"] == answer["id"] == str(generation_id)
+    assert answer["stream_url"] == f"/v1/generations/{generation_id}/stream"
+    chosen = {name: answer[name] for name in ("status", "attempt", "content", "finish_reason", "reason")}
+    assert chosen == {
+        "status": "completed",
+        "attempt": 2,
+        "content": "Hello there",
+        "finish_reason": "stop",
+        "reason": None,
+    }
+
+
+async def test_who_sees_what(world: World, tenant: UUID) -> None:
+    owner = await world.caller(tenant, "member")
+    other_user = await world.caller(tenant, "member")
+    machine = await world.caller(tenant, "member", user=False)
+    other_machine = await world.caller(tenant, "member", user=False)
+    admin = await world.caller(tenant, "admin")
+    auditor = await world.caller(tenant, "auditor")
+    stranger = await world.caller(new_id(), "admin")
+
+    for whose, sees in ((owner, {owner, admin}), (machine, {machine, admin})):
+        generation_id = await generation(world, whose)
+        for caller in (owner, other_user, machine, other_machine, admin, stranger):
+            for path in (f"/v1/generations/{generation_id}", f"/v1/generations/{generation_id}/stream"):
+                if caller in sees and path.endswith("stream"):
+                    continue
+                response = await caller.get(path)
+                assert response.status_code == (200 if caller in sees else 404), path
+        refused = await auditor.get(f"/v1/generations/{generation_id}")
+        assert refused.status_code == 403
+
+    conversation_id = await conversation(world, owner)
+    for caller in (owner, other_user, machine, admin, stranger):
+        visible = caller in (owner, admin)
+        assert (await caller.get(f"/v1/conversations/{conversation_id}")).status_code == (200 if visible else 404)
+        listed = (await caller.get("/v1/conversations")).json()["conversations"]
+        assert [one["id"] for one in listed] == ([str(conversation_id)] if visible else [])
+
+    await world.insert(
+        "usage",
+        generation_id=new_id(),
+        attempt=1,
+        tenant_id=tenant,
+        user_id=owner.user_id,
+        key_id=owner.key_id,
+        model="m",
+        input_tokens=1,
+        output_tokens=2,
+        source="provider",
+        at=NOW,
+    )
+    for caller in (owner, other_user, machine, admin, stranger):
+        report = await caller.get("/v1/usage", **{"from": "2026-03-01", "to": "2026-03-02"})
+        assert len(report.json()["groups"]) == (1 if caller in (owner, admin) else 0)
+    for path in ("/v1/conversations", "/v1/usage"):
+        assert (await auditor.get(path)).status_code == 403
+    for caller, status in ((owner, 403), (auditor, 200), (admin, 200)):
+        assert (await caller.get("/v1/events")).status_code == status
+
+
+async def test_a_foreign_id_looks_exactly_like_an_unknown_one(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    stranger = await world.caller(new_id(), "admin")
+    foreign = await stranger.get(f"/v1/generations/{await generation(world, member)}")
+    unknown = await stranger.get(f"/v1/generations/{new_id()}")
+    assert foreign.headers["content-type"] == "application/problem+json"
+    assert {**foreign.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/generations/not-an-id", "path.generation_id"),
+        (f"/v1/generations/{new_id()}/stream?after=nonsense", "query.after"),
+        ("/v1/conversations/not-an-id", "path.conversation_id"),
+        ("/v1/conversations?cursor=nonsense!", "query.cursor"),
+        ("/v1/conversations?cursor=bm9uc2Vuc2U", "query.cursor"),
+        ("/v1/conversations?limit=0", "query.limit"),
+        ("/v1/conversations?search=a%00b", "query.search"),
+        ("/v1/usage?group_by=planet", "query.group_by"),
+        ("/v1/usage?from=yesterday", "query.from"),
+        ("/v1/usage?from=2026-03-02&to=2026-03-01", "query.from"),
+        ("/v1/usage?to=0001-01-02", "query.to"),
+        ("/v1/events?cursor=-1", "query.cursor"),
+        ("/v1/events?cursor=99999999999999999999", "query.cursor"),
+        ("/v1/events?correlation_id=1", "query.correlation_id"),
+        ("/v1/events?type=%00", "query.type"),
+        ("/v1/events?since=now", "query.since"),
+    ],
+)
+async def test_bad_input_names_the_field(world: World, tenant: UUID, path: str, field: str) -> None:
+    response = await (await world.caller(tenant, "admin")).get(path)
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_bad_last_event_id_is_named(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    response = await member.http.get(f"/v1/generations/{new_id()}/stream", headers={"Last-Event-ID": "1-x"})
+    assert [error["field"] for error in response.json()["errors"]] == ["header.last-event-id"]
+
+
+async def test_a_read_right_after_the_write_waits_for_the_projections(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    generation_id = new_id()
+    await world.bus.publish(commands("local"), b"the command")
+    reading = asyncio.create_task(member.get(f"/v1/generations/{generation_id}"))
+    following = asyncio.create_task(member.get(f"/v1/generations/{generation_id}/stream"))
+    await asyncio.wait({reading, following}, timeout=0.1)
+    assert not reading.done()
+    await generation(world, member, id=generation_id, status="cancelled")
+    await world.passed(commands("local"))
+    assert (await reading).status_code == 200
+    assert "event: cancelled" in (await following).text
+
+
+async def test_once_the_projections_have_passed_a_miss_is_a_404(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    for topic in (commands("local"), CONTROL, EVENTS):
+        await world.bus.publish(topic, b"")
+        await world.passed(topic)
+    for path in ("generations", "conversations"):
+        assert (await member.get(f"/v1/{path}/{new_id()}")).status_code == 404
+
+
+async def test_projections_that_lag_are_a_503(database: TestDatabase, valkey_server: ValkeyServer) -> None:
+    async with serving(database, valkey_server.url, read_your_writes_s=0.05) as world:
+        member = await world.caller(new_id(), "member")
+        await world.bus.publish(EVENTS, b"")
+        await world.passed(EVENTS)
+        await world.bus.publish(EVENTS, b"")
+        for path in ("generations", "conversations"):
+            response = await member.get(f"/v1/{path}/{new_id()}")
+            assert response.status_code == 503
+            assert int(response.headers["Retry-After"]) > 0
+            assert response.json()["service"] == "projections"
+        world.bus.away = True
+        response = await member.get(f"/v1/generations/{new_id()}")
+        assert (response.status_code, response.json()["service"]) == (503, "bus")
+
+
+async def test_conversations_page_newest_first_and_by_title(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    ids = []
+    for age in range(25):
+        title = None if age == 3 else f"About 100% of_{'cats' if age % 2 else 'DOGS'} {age}"
+        # Several share one moment, so that only the id tells them apart.
+        ids.append(await conversation(world, member, title=title, updated_at=NOW - timedelta(seconds=age // 5)))
+    await conversation(world, member, title="gone", deleted=True)
+    in_order = [str(one) for one in sorted(ids, key=lambda one: (-(ids.index(one) // 5), one), reverse=True)]
+
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    pages = 0
+    while True:
+        page = (await member.get("/v1/conversations", limit=7, **cursor)).json()
+        seen += [one["id"] for one in page["conversations"]]
+        pages += 1
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert seen == in_order
+    assert pages == 4
+
+    found = (await member.get("/v1/conversations", search="dogs", limit=100)).json()["conversations"]
+    assert len(found) == 13
+    assert len((await member.get("/v1/conversations", search="100% OF_c")).json()["conversations"]) == 11
+    assert (await member.get("/v1/conversations", search="100_")).json()["conversations"] == []
+
+
+async def test_a_conversation_is_a_tree_of_messages(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member)
+    question, answer, again = new_id(), new_id(), new_id()
+    common = {"tenant_id": tenant, "conversation_id": conversation_id, "attempt": 1, "erased": False}
+    await world.insert(
+        "messages",
+        **common,
+        id=question,
+        generation_id=answer,
+        role="user",
+        content="Why?",
+        status="complete",
+        ordinal=0,
+        created_at=NOW,
+    )
+    for place, sibling in enumerate((answer, again)):
+        await world.insert(
+            "messages",
+            **common,
+            id=sibling,
+            parent_message_id=question,
+            generation_id=sibling,
+            role="assistant",
+            content=None if place else "Because.",
+            status="running" if place else "completed",
+            model="m",
+            ordinal=1,
+            created_at=NOW + timedelta(seconds=place),
+        )
+    body = (await member.get(f"/v1/conversations/{conversation_id}")).json()
+    assert body["title"] == "Title"
+    assert [
+        (one["id"], one["parent_message_id"], one["role"], one["content"], one["status"], one["model"])
+        for one in body["messages"]
+    ] == [
+        (str(question), None, "user", "Why?", "complete", None),
+        (str(answer), str(question), "assistant", "Because.", "completed", "m"),
+        (str(again), str(question), "assistant", None, "running", "m"),
+    ]
+
+
+async def test_a_deleted_conversation_takes_its_generations_along(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member)
+    generation_id = await generation(world, member, conversation_id=conversation_id)
+    assert (await member.get(f"/v1/generations/{generation_id}")).status_code == 200
+    await world.owner.execute("UPDATE read_models.conversations SET deleted = true WHERE id = $1", conversation_id)
+    for path in (
+        f"generations/{generation_id}",
+        f"generations/{generation_id}/stream",
+        f"conversations/{conversation_id}",
+    ):
+        assert (await member.get(f"/v1/{path}")).status_code == 404
+
+
+async def test_usage_is_summed_by_what_was_asked(world: World, tenant: UUID) -> None:
+    admin, member = await world.caller(tenant, "admin"), await world.caller(tenant, "member")
+    lost = new_id()
+    for generation_id, attempt, who, model, source, day in (
+        (lost, 1, member, "small", "estimated", 1),
+        (lost, 2, member, "small", "provider", 1),
+        (new_id(), 1, admin, "large", "provider", 2),
+        (new_id(), 1, admin, "large", "provider", 9),
+    ):
+        await world.insert(
+            "usage",
+            generation_id=generation_id,
+            attempt=attempt,
+            tenant_id=tenant,
+            user_id=who.user_id,
+            key_id=who.key_id,
+            model=model,
+            input_tokens=10,
+            output_tokens=2_000_000_000,
+            source=source,
+            at=NOW.replace(day=day),
+        )
+
+    async def report(**parameters: str) -> list[tuple[str, int, int, int, int]]:
+        span = {"from": "2026-03-01T00:00:00Z", "to": "2026-03-09T12:00:00", **parameters}
+        body = (await admin.get("/v1/usage", **span)).json()
+        fields = ("group", "generations", "attempts", "estimated_attempts", "output_tokens")
+        return [tuple(one[field] for field in fields) for one in body["groups"]]
+
+    assert await report() == [("2026-03-01", 1, 2, 1, 4_000_000_000), ("2026-03-02", 1, 1, 0, 2_000_000_000)]
+    assert await report(group_by="model") == [("large", 1, 1, 0, 2_000_000_000), ("small", 1, 2, 1, 4_000_000_000)]
+    for group_by, whose in (("user", "user_id"), ("key", "key_id")):
+        groups = {one[0]: one[2] for one in await report(group_by=group_by)}
+        assert groups == {str(getattr(admin, whose)): 1, str(getattr(member, whose)): 2}
+
+
+async def log(world: World, tenant: UUID, count: int) -> list[bytes]:
+    """Lines of the event log; every tenth is of another type and actor."""
+    envelopes = []
+    for sequence in range(1, count + 1):
+        envelope = b'{"id": "%d",  "spaces": "kept"}' % sequence
+        envelopes.append(envelope)
+        await world.insert(
+            "event_log",
+            tenant_id=tenant,
+            sequence=sequence,
+            id=new_id(),
+            type="tenant.provisioned.v1" if sequence % 10 else "key.issued.v1",
+            subject=f"thing:{sequence}",
+            actor="operator" if sequence % 10 else "worker:w",
+            time=NOW + timedelta(seconds=sequence),
+            correlation_id=UUID(int=sequence % 3),
+            envelope=envelope,
+            hash=bytes([sequence % 256]),
+        )
+    await world.insert("tenant_heads", tenant_id=tenant, sequence=count, hash=b"h")
+    return envelopes
+
+
+async def test_the_log_pages_filters_and_records_its_readers(world: World, tenant: UUID) -> None:
+    auditor = await world.caller(tenant, "auditor", user=False)
+    await log(world, tenant, 45)
+    await log(world, new_id(), 5)
+
+    async def sequences(**parameters: Any) -> list[int]:
+        response = await auditor.get("/v1/events", **parameters)
+        assert response.status_code == 200, response.text
+        return [one["sequence"] for one in response.json()["events"]]
+
+    first = (await auditor.get("/v1/events", limit=20)).json()
+    assert [one["sequence"] for one in first["events"]] == list(range(1, 21))
+    assert first["next_cursor"] == "20"
+    assert first["events"][0] == {"sequence": 1, "hash": "01", "event": {"id": "1", "spaces": "kept"}}
+    last = (await auditor.get("/v1/events", limit=20, cursor="40")).json()
+    assert ([one["sequence"] for one in last["events"]], last["next_cursor"]) == ([41, 42, 43, 44, 45], None)
+
+    assert await sequences(type="key.issued.v1") == [10, 20, 30, 40]
+    assert await sequences(actor="worker:w", cursor="10", limit=2) == [20, 30]
+    assert await sequences(subject="thing:7") == [7]
+    assert await sequences(correlation_id=str(UUID(int=2)), limit=3) == [2, 5, 8]
+    since, until = (NOW + timedelta(seconds=5)).isoformat(), (NOW + timedelta(seconds=8)).isoformat()
+    assert await sequences(since=since, until=until) == [5, 6, 7]
+
+    reads = [decode(message.payload) for message in world.bus.topics[EVENTS]]
+    assert len(reads) == 7
+    assert {(read.actor, read.tenantid) for read in reads} == {(f"key:{auditor.key_id}", tenant)}
+    assert {message.key for message in world.bus.topics[EVENTS]} == {str(tenant)}
+    newest = reads[-1].data
+    assert isinstance(newest, AuditRead)
+    assert newest.filters == {"since": since, "until": until}
+    assert not newest.exported
+
+
+async def test_the_log_exports_as_ndjson_byte_for_byte(world: World, tenant: UUID) -> None:
+    auditor = await world.caller(tenant, "auditor")
+    envelopes = await log(world, tenant, 1203)
+    for how in ({"params": {"format": "ndjson"}}, {"headers": {"Accept": "application/x-ndjson"}}):
+        response = await auditor.http.get("/v1/events", **how)  # type: ignore[arg-type]
+        assert response.headers["content-type"].startswith("application/x-ndjson")
+        lines = response.content.splitlines()
+        assert [orjson.loads(line)["sequence"] for line in lines] == list(range(1, 1204))
+        assert all(envelope in line for envelope, line in zip(envelopes, lines, strict=True))
+    filtered = await auditor.get("/v1/events", format="ndjson", type="key.issued.v1", cursor="1100")
+    assert [orjson.loads(line)["sequence"] for line in filtered.content.splitlines()] == list(range(1110, 1201, 10))
+    read = decode(world.bus.topics[EVENTS][-1].payload).data
+    assert isinstance(read, AuditRead)
+    assert read.exported
+
+
+async def test_an_export_ends_with_the_log_as_it_was(world: World, tenant: UUID) -> None:
+    auditor = await world.caller(tenant, "auditor")
+    await log(world, tenant, 3)
+    await world.owner.execute("UPDATE read_models.tenant_heads SET sequence = 2")
+    exported = await auditor.get("/v1/events", format="ndjson")
+    assert [orjson.loads(line)["sequence"] for line in exported.content.splitlines()] == [1, 2]
+
+
+async def test_a_read_that_cannot_be_recorded_is_refused(world: World, tenant: UUID) -> None:
+    auditor = await world.caller(tenant, "auditor")
+    await log(world, tenant, 1)
+    world.bus.away = True
+    for parameters in ({}, {"format": "ndjson"}):
+        response = await auditor.get("/v1/events", **parameters)
+        assert response.status_code == 503
+        assert "spaces" not in response.text
+
+
+async def test_the_api_pages_are_complete(world: World) -> None:
+    document = world.app.openapi()
+    paths = {path: item["get"] for path, item in document["paths"].items() if path.startswith("/v1/")}
+    assert set(paths) == {
+        "/v1/generations/{generation_id}",
+        "/v1/generations/{generation_id}/stream",
+        "/v1/conversations",
+        "/v1/conversations/{conversation_id}",
+        "/v1/usage",
+        "/v1/events",
+    }
+    for path, operation in paths.items():
+        assert operation["summary"]
+        assert operation["description"]
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description"), (path, parameter["name"])
+        statuses = {"200", "401", "403", "422", "503"} | ({"404"} if "{" in path else set())
+        assert set(operation["responses"]) == statuses, path
+    assert list(paths["/v1/generations/{generation_id}/stream"]["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert set(paths["/v1/events"]["responses"]["200"]["content"]) == {"application/json", "application/x-ndjson"}
+    schemas = document["components"]["schemas"]
+    for name, schema in schemas.items():
+        if name.endswith(("View", "Page", "Line", "Group", "Report", "WithMessages")):
+            for field, description in schema["properties"].items():
+                assert description.get("description"), (name, field)
+                nested = any(part in orjson.dumps(description) for part in (b"$ref", b'"array"'))
+                assert nested or description.get("examples"), (name, field)

@@ -1,0 +1,319 @@
+"""Following generations over Server-Sent Events, from a real server, with real Valkey and Postgres behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+import redis.asyncio
+
+from backplane.ports.identifiers import new_id
+from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
+from tests.conftest import TestDatabase, ValkeyServer, start_valkey
+from tests.integration.query_world import Caller, Event, World, batch, events, generation, serving, stream
+
+COMPLETED = {
+    "model": "m",
+    "usage": {"input_tokens": 1, "output_tokens": 2, "source": "provider"},
+    "finish_reason": "stop",
+}
+
+
+@pytest.fixture(scope="module")
+def own_valkey() -> Iterator[ValkeyServer]:
+    with tempfile.TemporaryDirectory(prefix="parley-query-", ignore_cleanup_errors=True) as folder:
+        running = start_valkey(Path(folder) / "own")
+        yield running
+        running.server.stop()
+
+
+@pytest.fixture
+async def world(database: TestDatabase, valkey_server: ValkeyServer) -> AsyncIterator[World]:
+    async with serving(database, valkey_server.url) as made:
+        yield made
+
+
+@pytest.fixture
+async def member(world: World) -> Caller:
+    return await world.caller(new_id(), "member")
+
+
+def token(seq: int, *deltas: str, attempt: int = 1) -> Frame:
+    return Frame(Kind.TOKEN, attempt, seq, deltas or (f"<{seq}>",))
+
+
+def text(seen: list[Event]) -> str:
+    return "".join(event.data["text"] for event in seen if event.name == "token")
+
+
+async def finish(world: World, generation_id: UUID, deltas: list[str], *, attempt: int = 1) -> None:
+    """What the projections write of a completed generation."""
+    await world.owner.execute(
+        "UPDATE read_models.generations SET status = 'completed', attempt = $2, finish_reason = 'stop',"
+        " input_tokens = 1, output_tokens = 2, usage_source = 'provider' WHERE id = $1",
+        *(generation_id, attempt),
+    )
+    await world.owner.execute(
+        "UPDATE read_models.messages SET status = 'completed', attempt = $4, content = $2, delta_lengths = $3"
+        " WHERE id = $1",
+        *(generation_id, "".join(deltas), [len(delta) for delta in deltas], attempt),
+    )
+    await world.owner.execute("DELETE FROM read_models.token_batches WHERE generation_id = $1", generation_id)
+
+
+class Following:
+    """A client that reads a stream while a test goes on."""
+
+    def __init__(self, caller: Caller, generation_id: UUID, **parameters: str) -> None:
+        self._caller = caller
+        self._path = f"/v1/generations/{generation_id}/stream"
+        self._parameters = parameters
+        self.seen: list[Event] = []
+        self._more = asyncio.Condition()
+        self._task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async with self._caller.http.stream("GET", self._path, params=self._parameters) as response:
+            assert response.status_code == 200
+            async for event in events(response):
+                async with self._more:
+                    self.seen.append(event)
+                    self._more.notify_all()
+
+    async def until(self, name: str, id: str) -> None:
+        async with asyncio.timeout(20), self._more:
+            await self._more.wait_for(lambda: any((one.name, one.id) == (name, id) for one in self.seen))
+
+    async def end(self) -> list[Event]:
+        async with asyncio.timeout(20):
+            await self._task
+        return self.seen
+
+    async def leave(self) -> list[Event]:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        return self.seen
+
+
+async def test_the_whole_life_of_a_generation(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member)
+    following = Following(member, generation_id)
+    await following.until("queued", "0-0")
+    for frame in (
+        Frame(Kind.STARTED, 1, 0, detail={"model": "m"}),
+        token(1, "Grüße\n"),
+        token(3, " an", " alle 👋"),
+        Frame(Kind.COMPLETED, 1, 3, detail=COMPLETED),
+    ):
+        world.writer.append(member.tenant_id, generation_id, frame)
+        await world.writer.flush()
+    seen = await following.end()
+    assert [(event.name, event.id) for event in seen if event.name != "token"] == [
+        ("queued", "0-0"),
+        ("started", "1-0"),
+        ("completed", "1-3"),
+    ]
+    assert seen[1].data == {"attempt": 1, "model": "m"}
+    assert text(seen) == "Grüße\n an alle 👋"
+    assert [event for event in seen if event.name == "token"][-1].data.keys() == {"text", "seq", "attempt"}
+    assert seen[-1].data == COMPLETED
+
+
+async def test_a_finished_one_can_be_taken_up_after_every_delta(world: World, member: Caller) -> None:
+    deltas = ["Grü", "ße", "", " 👋", "\n"] * 60
+    generation_id = await generation(world, member, status="running", attempt=1)
+    await finish(world, generation_id, deltas, attempt=2)
+    whole = await stream(member, generation_id)
+    assert [event.name for event in whole] == ["started", "token", "token", "token", "completed"]
+    assert whole[-1].data == COMPLETED
+    assert text(whole) == "".join(deltas)
+    for seq in (0, 1, 127, 128, 299, 300):
+        for how in ({"after": f"2-{seq}"}, {"Last-Event-ID": f"2-{seq}", "after": "2-7"}):
+            rest = await stream(member, generation_id, **how)
+            assert text(rest) == "".join(deltas[seq:])
+            assert rest[-1].id == "2-300"
+            assert "started" not in [event.name for event in rest]
+    restarted = await stream(member, generation_id, after="1-44")
+    assert [event.name for event in restarted] == ["restarted", "token", "token", "token", "completed"]
+    assert restarted[0].data["attempt"] == 2
+    for beyond in ("2-301", f"2-{10**20}", "7-1"):
+        assert [event.name for event in await stream(member, generation_id, after=beyond)] == ["completed"]
+
+
+async def test_failed_and_cancelled_say_why(world: World, member: Caller) -> None:
+    failed = await generation(
+        world,
+        member,
+        status="failed",
+        attempt=1,
+        reason="attempts_exhausted",
+        detail="Lost.",
+        input_tokens=1,
+        output_tokens=0,
+        usage_source="estimated",
+        content="",
+        delta_lengths=[],
+    )
+    seen = await stream(member, failed)
+    assert [event.name for event in seen] == ["started", "failed"]
+    assert (seen[-1].data["reason"], seen[-1].data["detail"]) == ("attempts_exhausted", "Lost.")
+    assert [event.name for event in await stream(member, await generation(world, member, status="cancelled"))] == [
+        "cancelled"
+    ]
+
+
+async def test_an_attempt_that_takes_over_is_told(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member)
+    following = Following(member, generation_id)
+    await following.until("queued", "0-0")
+    for frame in (
+        token(2, "lost", " words"),
+        Frame(Kind.STARTED, 2, 0, detail={"model": "m"}),
+        token(3, "still lost"),
+        token(1, "kept", attempt=2),
+        Frame(Kind.COMPLETED, 2, 1, detail=COMPLETED),
+    ):
+        world.writer.append(member.tenant_id, generation_id, frame)
+    seen = await following.end()
+    restart = [event.name for event in seen].index("restarted")
+    assert text(seen[:restart]) == "lost words"
+    assert text(seen[restart:]) == "kept"
+
+
+async def test_one_who_comes_late_gets_all_of_it(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member)
+    for seq in range(1, 51):
+        world.writer.append(member.tenant_id, generation_id, token(seq))
+        await world.writer.flush()
+    following = Following(member, generation_id)
+    await following.until("token", "1-50")
+    middle = Following(member, generation_id, after="1-31")
+    for seq in range(51, 61):
+        world.writer.append(member.tenant_id, generation_id, token(seq))
+    world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 60, detail=COMPLETED))
+    assert text(await following.end()) == "".join(f"<{seq}>" for seq in range(1, 61))
+    assert text(await middle.end()) == "".join(f"<{seq}>" for seq in range(32, 61))
+
+
+async def test_what_redis_lost_comes_from_postgres(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1)
+    following = Following(member, generation_id)
+    await following.until("started", "1-0")
+    world.writer.append(member.tenant_id, generation_id, token(1))
+    await following.until("token", "1-1")
+    world.writer.append(member.tenant_id, generation_id, token(5))
+    await batch(world, member, generation_id, 1, 1, "<1>", "<2>")
+    await batch(world, member, generation_id, 1, 3, "<3>", "<4>")
+    await following.until("token", "1-5")
+    await finish(world, generation_id, [f"<{seq}>" for seq in range(1, 8)])
+    assert text(await following.end()) == "".join(f"<{seq}>" for seq in range(1, 8))
+
+
+async def test_redis_dies_and_comes_back_in_the_middle(database: TestDatabase, own_valkey: ValkeyServer) -> None:
+    async with serving(database, own_valkey.url) as world:
+        member = await world.caller(new_id(), "member")
+        generation_id = await generation(world, member, status="running", attempt=1)
+        followers = [Following(member, generation_id) for _ in range(20)]
+        world.writer.append(member.tenant_id, generation_id, token(1))
+        for one in followers:
+            await one.until("token", "1-1")
+
+        own_valkey.server.kill()
+        await batch(world, member, generation_id, 1, 1, "<1>", "<2>", "<3>")
+        for one in followers:
+            await one.until("token", "1-3")
+        late = Following(member, generation_id)
+        await late.until("token", "1-3")
+        followers.append(late)
+
+        own_valkey.server.start()
+        async with asyncio.timeout(20):
+            while True:
+                world.writer.append(member.tenant_id, generation_id, token(4))
+                await world.writer.flush()
+                try:
+                    if await world.writer.last(member.tenant_id, generation_id) is not None:
+                        break
+                except StreamUnavailable:
+                    continue
+        for one in followers:
+            await one.until("token", "1-4")
+        async with redis.asyncio.Redis.from_url(own_valkey.url) as operator:
+            await operator.flushall()
+        world.writer.append(member.tenant_id, generation_id, token(5))
+        world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 5, detail=COMPLETED))
+        for one in followers:
+            seen = await one.end()
+            assert text(seen) == "<1><2><3><4><5>"
+            assert [event.name for event in seen][-1] == "completed"
+
+
+async def test_two_hundred_followers(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member)
+    limits = httpx.Limits(max_connections=None)
+    crowd = Caller(
+        member.tenant_id,
+        member.user_id,
+        member.key_id,
+        httpx.AsyncClient(base_url=world.url, headers=member.http.headers, timeout=60, limits=limits, trust_env=False),
+    )
+    world.clients.append(crowd.http)
+    followers = [Following(crowd, generation_id) for _ in range(200)]
+    for one in followers:
+        await one.until("queued", "0-0")
+    for seq in range(1, 41):
+        world.writer.append(member.tenant_id, generation_id, token(seq))
+        await world.writer.flush()
+    world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 40, detail=COMPLETED))
+    for one in followers:
+        assert text(await one.end()) == "".join(f"<{seq}>" for seq in range(1, 41))
+
+
+async def test_who_leaves_cancels_nothing_and_is_forgotten(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member)
+    leaving = Following(member, generation_id)
+    await leaving.until("queued", "0-0")
+    channel = f"tokens:{{{member.tenant_id}:{generation_id}}}"
+    async with redis.asyncio.Redis.from_url(world.redis_url) as operator, asyncio.timeout(20):
+        while dict(await operator.pubsub_numsub(channel))[channel.encode()] != 1:
+            await asyncio.sleep(0.01)
+        await leaving.leave()
+        while dict(await operator.pubsub_numsub(channel))[channel.encode()] != 0:
+            await asyncio.sleep(0.01)
+    assert world.bus.topics == {}
+
+
+async def test_a_silent_stream_is_kept_open_by_comments(database: TestDatabase, valkey_server: ValkeyServer) -> None:
+    async with serving(database, valkey_server.url, ping_s=0.05) as world:
+        member = await world.caller(new_id(), "member")
+        generation_id = await generation(world, member)
+        async with (
+            asyncio.timeout(20),
+            member.http.stream("GET", f"/v1/generations/{generation_id}/stream") as response,
+        ):
+            comments = 0
+            async for line in response.aiter_lines():
+                comments += line == ": ping"
+                if comments == 3:
+                    return
+        raise AssertionError("the stream ended")
+
+
+async def test_tenants_do_not_meet_in_a_stream(world: World, member: Caller) -> None:
+    stranger = await world.caller(new_id(), "admin")
+    generation_id = await generation(world, member)
+    world.writer.append(stranger.tenant_id, generation_id, token(1, "not yours"))
+    world.writer.append(stranger.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 1))
+    await world.writer.flush()
+    assert (await stranger.get(f"/v1/generations/{generation_id}/stream")).status_code == 404
+    following = Following(member, generation_id)
+    await following.until("queued", "0-0")
+    world.writer.append(stranger.tenant_id, generation_id, token(2, "nor this"))
+    world.writer.append(member.tenant_id, generation_id, token(1, "mine"))
+    world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 1, detail=COMPLETED))
+    assert text(await following.end()) == "mine"
