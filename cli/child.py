@@ -31,7 +31,9 @@ class Tell(Protocol):
 
     def line(self, text: str) -> None: ...
 
-    def progress(self, what: str, share: float) -> None: ...
+    def progress(self, source: str, what: str, share: float) -> None: ...
+
+    def done(self, source: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Child:
             self._why = ""
             code = await self._run(ready)
             self._works = False
+            self._tell.done(self.program.name)
             if self._stopping.is_set():
                 break
             reason = self._reason(code)
@@ -187,7 +190,9 @@ class Child:
                 case {"ready": True}:
                     self._is_ready(ready, str(line.get("detail", "")))
                 case {"progress": str(what), "share": float() | int() as share}:
-                    self._tell.progress(f"{self.program.name}: {what}", float(share))
+                    self._tell.progress(self.program.name, what, float(share))
+                case {"blocked": str(), "why": str(why)} if ready.done():
+                    self._tell.line(f"{self.program.name} is not ready: {why}")
                 case {"failed": str(why)}:
                     self._why = why
                 case _:
@@ -211,6 +216,7 @@ class Child:
 
     def _is_ready(self, ready: asyncio.Future[str], detail: str) -> None:
         self._works = True
+        self._tell.done(self.program.name)
         if ready.done():
             self._tell.line(f"{self.program.name} works again")
         else:

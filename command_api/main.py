@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from backplane.wiring.services import CommandSide, command_side
-
+from backplane.ports.database import DatabaseUnavailable
 from backplane.settings import Settings
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
+from backplane.wiring.services import CommandSide, command_side
 from command_api.outbox import Relay
 from command_api.refusals import Refusals
 from command_api.routes import CommandPorts, router
@@ -44,7 +44,8 @@ async def _housekeeping(relay: Relay, stop: asyncio.Event) -> None:
         try:
             await asyncio.wait_for(stop.wait(), _HOUSEKEEPING_S)
         except TimeoutError:
-            await relay.forget_old_keys()
+            with suppress(DatabaseUnavailable):
+                await relay.forget_old_keys()
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

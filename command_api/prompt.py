@@ -78,6 +78,10 @@ class PromptBody(_Body):
             raise ValueError("the last of `messages` must be a user's")
         return self
 
+    def as_given(self) -> bytes:
+        """The same bytes for the same request, whatever its JSON looked like."""
+        return f"{self.begins_anew}:{self.model_dump_json()}".encode()
+
     @property
     def begins_anew(self) -> bool:
         """`parent_message_id` was given as null, not left out."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from backplane.ports.freshness import caught_up
-
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database
+from backplane.ports.freshness import caught_up
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from backplane.settings import Settings
@@ -45,7 +44,7 @@ class Submission:
 
         Raises Refused, NoSuch, ProjectionsLag, KeyReused, and what the bus and the database raise.
         """
-        body_hash = idempotency.hash_of(body.model_dump_json().encode()) if idempotency_key is not None else b""
+        body_hash = idempotency.hash_of(body.as_given()) if idempotency_key is not None else b""
         if idempotency_key is not None:
             known = await idempotency.find(self._database, principal.tenant_id, idempotency_key, body_hash)
             if known is not None:

@@ -10,6 +10,7 @@ from backplane.ports.database import Database
 from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
+from backplane.web.server import serve_health
 from backplane.wiring.services import projection_side
 from event_schemas.topics import PROJECTIONS, all_topics
 from projections.backoff import Backoff
@@ -22,7 +23,10 @@ logger = logging.getLogger(__name__)
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Keep the read models up with the bus until ``stop`` is set, and tell when that begins and when it halts."""
     async with projection_side(settings) as side:
-        await keep_up(side.bus, side.database, settings, stop, Readiness())
+        readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(serve_health(readiness, settings, stop))
+            tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness))
 
 
 async def keep_up(bus: Bus, database: Database, settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:

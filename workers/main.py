@@ -11,6 +11,7 @@ from backplane.ports.bus import Mode
 from backplane.settings import LlmSettings, Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
+from backplane.web.server import serve_health
 from backplane.wiring.services import worker_side
 from event_schemas import topics
 from workers.attempt import AttemptPorts
@@ -31,7 +32,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
     await backend.start(status.progress)
     try:
         async with worker_side(settings) as side:
-            readiness = Readiness()
+            readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
             claims = Claims(side.database, name, settings.worker.lease_s)
             commands = await side.bus.subscribe(
                 [topics.commands(pool)], topics.WORKERS, Mode.SHARED, prefetch=described.slots
@@ -49,6 +50,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
             )
             cancellations = Cancellations(name, claims, control, side.bus, side.streams, side.signals, readiness)
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(serve_health(readiness, settings, stop))
                 background = [
                     tasks.create_task(cancellations.run()),
                     tasks.create_task(follow_cancels(side.signals, worker.cancel)),

@@ -69,7 +69,9 @@ class WorkerSettings(_Section):
     max_attempts: int = Field(default=3, ge=1, description="after so many lost attempts a generation has failed")
     grace_s: float = Field(default=30.0, ge=0, description="seconds that running generations get after SIGTERM")
     emit_every_s: float = Field(default=0.25, gt=0, description="seconds between two TokensEmitted of a generation")
-    keep_claims_hours: int = Field(default=24, ge=1, description="how long ended claims are kept")
+    keep_claims_hours: int = Field(
+        default=72, ge=49, description="how long ended claims are kept; longer than an idempotency key can be repeated"
+    )
 
 
 class LimitSettings(_Section):
@@ -99,7 +101,7 @@ class LlmSettings(BaseSettings):
     context_window: int | None = Field(
         default=None, ge=16, description="tokens; default: the smaller of 4096 and what the model has"
     )
-    cpu_threads: int | None = Field(default=None, ge=1, description="default: the machine's cores")
+    cpu_threads: int | None = Field(default=None, ge=1, description="default: one less than the machine's cores")
 
 
 class Settings(BaseSettings):
@@ -125,6 +127,12 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
     security: SecuritySettings = SecuritySettings()
+    health_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="port where workers and projections answer probes; 0: none",
+    )
     read_your_writes_s: float = Field(
         default=2.0, gt=0, description="how long a read waits for projections to pass what was just published"
     )

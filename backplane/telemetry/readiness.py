@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from backplane.telemetry import status
+
 Check = Callable[[], Awaitable[None]]
 
 
@@ -16,7 +18,10 @@ class Readiness:
         self._blocks: dict[str, str] = {}
 
     def block(self, name: str, reason: str) -> None:
-        self._blocks[name] = reason
+        """Not ready from now on, because of ``reason``. Whoever started the process is told, once a reason."""
+        if self._blocks.get(name) != reason:
+            self._blocks[name] = reason
+            status.blocked(name, reason)
 
     def unblock(self, name: str) -> None:
         self._blocks.pop(name, None)

@@ -20,6 +20,11 @@ def ready(detail: str = "") -> None:
     _tell({"ready": True, "detail": detail})
 
 
+def blocked(what: str, why: str) -> None:
+    """The service runs, and cannot do its work because of ``why``. It goes on trying, or waits for an operator."""
+    _tell({"blocked": what, "why": why})
+
+
 def failed(why: str) -> None:
     """The service ends because of ``why``: one line for people, without secrets."""
     _tell({"failed": why})

@@ -39,7 +39,7 @@ def make_application(
     problems.install(app)
     for router in routers:
         app.include_router(router)
-    app.include_router(_health(readiness))
+    app.include_router(health_router(readiness))
     app.add_middleware(_Envelope, body_bytes=settings.limits.body_bytes)
     if settings.cors_origins:
         app.add_middleware(
@@ -76,7 +76,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _health(readiness: Readiness) -> APIRouter:
+def health_router(readiness: Readiness) -> APIRouter:
+    """`/healthz`, `/readyz` and `/metrics`."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", summary="Is the process alive")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,6 +13,8 @@ from sse_starlette.sse import AppStatus
 
 from backplane.settings import Settings
 from backplane.telemetry import status
+from backplane.telemetry.readiness import Readiness
+from backplane.web.application import health_router
 
 _DRAIN_S = 5
 
@@ -24,12 +26,27 @@ class PortTaken(OSError):
 async def serve_application(app: FastAPI, settings: Settings, stop: asyncio.Event) -> None:
     """Listen on ``settings.host:settings.port`` until ``stop`` is set; open streams are then ended within 5 s.
 
-    Raises PortTaken.
+    Whoever started this process is told when it listens. Raises PortTaken.
     """
+    await _serve(app, settings.host, settings.port, stop, status.ready)
+
+
+async def serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
+    """Answer probes on ``settings.health_port`` until ``stop`` is set; at once nothing where it is 0.
+
+    For services that have no other HTTP. Raises PortTaken.
+    """
+    if settings.health_port:
+        app = FastAPI(openapi_url=None)
+        app.include_router(health_router(readiness))
+        await _serve(app, settings.host, settings.health_port, stop, lambda address: None)
+
+
+async def _serve(app: FastAPI, host: str, port: int, stop: asyncio.Event, listens: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        host=host,
+        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -37,9 +54,9 @@ async def serve_application(app: FastAPI, settings: Settings, stop: asyncio.Even
         timeout_graceful_shutdown=_DRAIN_S,
         timeout_keep_alive=30,
     )
-    listening = _listen(settings.host, settings.port)
+    listening = _listen(host, port)
     AppStatus.should_exit = False
-    server = _Server(config)
+    server = _Server(config, listens)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         stopping = asyncio.create_task(stop.wait())
@@ -68,7 +85,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Signals belong to the service, not to uvicorn; readiness is told once it accepts connections."""
+    """Signals belong to the service, not to uvicorn; ``listens`` is called once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, listens: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._listens = listens
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -78,4 +99,4 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
-        status.ready(f"http://{host}:{port}")
+        self._listens(f"http://{host}:{port}")

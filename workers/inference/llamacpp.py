@@ -51,7 +51,8 @@ class LlamaCppBackend:
     """``slots`` generations at a time, each with ``context_window`` tokens; the others wait their turn.
 
     ``context_window`` None is the smaller of 4096 and what the model has. ``gpu_layers`` -1 is all of them.
-    ``threads`` None is one a core that this process may use.
+    ``threads`` None is one a core that this process may use, less one: the engine's threads spin while they
+    wait, and would take their time from Postgres and the APIs beside it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class LlamaCppBackend:
         self._slots = asyncio.Semaphore(slots)
         self._wanted_window = context_window
         self._gpu_layers = gpu_layers
-        self._threads = threads or _usable_cores()
+        self._threads = threads or max(1, _usable_cores() - 1)
         self._window = 0
         self._chat_template = False
         self._server: Any = None

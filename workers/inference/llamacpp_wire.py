@@ -27,6 +27,11 @@ class Ending:
     error: dict[str, Any] | None = None
 
 
+_BASE_MODEL_TOKENS = 512
+"""Longest answer of a model without a chat template where the prompt says nothing: such a model was never taught to
+end, and would fill its whole window."""
+
+
 def request_body(request: InferenceRequest, *, window: int, chat_template: bool) -> bytes:
     """The request as the engine's JSON. Raises RequestRefused."""
     parameters = request.parameters
@@ -37,7 +42,7 @@ def request_body(request: InferenceRequest, *, window: int, chat_template: bool)
         "stream_options": {"include_usage": True},
         "return_progress": True,  # a sign of life a batch, at which a cancellation can be answered
         "cache_prompt": False,
-        "max_tokens": min(parameters.max_tokens or window, window),
+        "max_tokens": min(parameters.max_tokens or (window if chat_template else _BASE_MODEL_TOKENS), window),
     }
     for name in _SAMPLING:
         value = getattr(parameters, name)

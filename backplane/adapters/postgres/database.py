@@ -27,6 +27,7 @@ def engine(url: str, pool_size: int) -> AsyncEngine:
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
+        hide_parameters=True,  # values are what people wrote, and error messages are logged
         pool_timeout=_CONNECT_TIMEOUT_S,
         connect_args={"timeout": _CONNECT_TIMEOUT_S},
     )
