@@ -12,9 +12,10 @@ import httpx
 import pytest
 import redis.asyncio
 
+from backplane.adapters.postgres.migrate import migrate
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
-from tests.conftest import TestDatabase, ValkeyServer, start_valkey
+from tests.conftest import PASSWORD, ROLES, TestDatabase, ValkeyServer, start_postgres, start_valkey
 from tests.integration.query_world import Caller, Event, World, batch, events, generation, serving, stream
 
 COMPLETED = {
@@ -253,7 +254,7 @@ async def test_redis_dies_and_comes_back_in_the_middle(database: TestDatabase, o
             assert [event.name for event in seen][-1] == "completed"
 
 
-async def test_two_hundred_followers(world: World, member: Caller) -> None:
+async def test_a_crowd_of_followers(world: World, member: Caller) -> None:
     generation_id = await generation(world, member)
     limits = httpx.Limits(max_connections=None)
     crowd = Caller(
@@ -263,7 +264,7 @@ async def test_two_hundred_followers(world: World, member: Caller) -> None:
         httpx.AsyncClient(base_url=world.url, headers=member.http.headers, timeout=60, limits=limits, trust_env=False),
     )
     world.clients.append(crowd.http)
-    followers = [Following(crowd, generation_id) for _ in range(200)]
+    followers = [Following(crowd, generation_id) for _ in range(60)]
     for one in followers:
         await one.until("queued", "0-0")
     for seq in range(1, 41):
@@ -272,6 +273,38 @@ async def test_two_hundred_followers(world: World, member: Caller) -> None:
     world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 40, detail=COMPLETED))
     for one in followers:
         assert text(await one.end()) == "".join(f"<{seq}>" for seq in range(1, 41))
+
+
+@pytest.fixture
+async def own_database(short_folder: Path) -> AsyncIterator[TestDatabase]:
+    """A migrated database on a Postgres that the test may kill."""
+    server = await asyncio.to_thread(start_postgres, short_folder / "query-killed")
+    try:
+        await migrate(server.owner_url(), dict.fromkeys(ROLES, PASSWORD))
+        yield TestDatabase(server, "postgres")
+    finally:
+        await asyncio.to_thread(server.server.stop)
+
+
+async def test_postgres_dies_in_the_middle_and_redis_goes_on(
+    own_database: TestDatabase, valkey_server: ValkeyServer
+) -> None:
+    async with serving(own_database, valkey_server.url) as world:
+        member = await world.caller(new_id(), "member")
+        generation_id = await generation(world, member)
+        following = Following(member, generation_id)
+        await following.until("queued", "0-0")
+        own_database.server.server.kill()
+        for seq in range(1, 4):
+            world.writer.append(member.tenant_id, generation_id, token(seq))
+            await following.until("token", f"1-{seq}")
+        refused = await member.get(f"/v1/generations/{generation_id}")
+        assert (refused.status_code, refused.json()["service"]) == (503, "database")
+        world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 3, detail=COMPLETED))
+        assert text(await following.end()) == "<1><2><3>"
+        await asyncio.to_thread(own_database.server.server.start)
+        answer = await member.get(f"/v1/generations/{generation_id}")
+        assert answer.status_code == 200
 
 
 async def test_who_leaves_cancels_nothing_and_is_forgotten(world: World, member: Caller) -> None:
