@@ -43,7 +43,7 @@ async def _one(settings: Settings, model: str, board: Board, *, check: bool) -> 
             shadow_tables(settings),
             model,
             check=check,
-            progress=lambda share: board.progress(f"reading the record for {model}", share),
+            progress=lambda share: board.progress(model, "reading the record", share),
         )
     except (StillBusy, RebuildRunning) as error:
         raise TryAgain(str(error)) from None
@@ -52,6 +52,7 @@ async def _one(settings: Settings, model: str, board: Board, *, check: bool) -> 
     except NewerVersion as error:
         raise ConfigurationError(str(error)) from None
     finally:
+        board.done(model)
         await database.close()
 
 

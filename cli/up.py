@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import signal
 from contextlib import suppress
+from functools import partial
 
 from backplane.settings import LlmSettings, Settings
 from backplane.wiring.embedded import embedded_postgres, embedded_valkey
@@ -14,6 +15,8 @@ from cli import data_folder, local_models, port, tenancy
 from cli.board import Board
 from cli.programs import server_program, service_programs
 from cli.supervisor import Supervisor
+
+_MODEL = "model"
 
 
 def run(settings: Settings, llm: LlmSettings) -> None:
@@ -57,7 +60,7 @@ async def _run(settings: Settings, llm: LlmSettings, lock: int, board: Board) ->
 
 
 async def _start(settings: Settings, llm: LlmSettings, supervisor: Supervisor, board: Board) -> None:
-    finding = asyncio.create_task(local_models.resolved(settings, llm, board.progress))
+    finding = asyncio.create_task(local_models.resolved(settings, llm, partial(board.progress, _MODEL)))
     try:
         for server in (embedded_postgres(settings), embedded_valkey(settings)):
             if server is not None:
@@ -70,6 +73,7 @@ async def _start(settings: Settings, llm: LlmSettings, supervisor: Supervisor, b
         settings = await finding
     finally:
         finding.cancel()
+        board.done(_MODEL)
     for notice in local_models.new_notices(settings):
         board.line(notice)
     address = ""

@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.conftest import ROLES, TestDatabase, ValkeyServer
+
 DEADLINE_S = 60.0
 ANSWER = "the rain falls on a quiet"
 
@@ -246,6 +248,22 @@ def test_a_model_that_is_not_there_ends_up(up: Up) -> None:
     up.environment |= {"PARLEY_POOLS": '{"local": {"backend": "xllamacpp"}}', "LLM_MODEL_FILE": "gone.gguf"}
     said = up.parley("up", code=78)
     assert "gone.gguf: not there" in said
+
+
+def test_where_urls_name_servers_only_services_start(
+    up: Up, database: TestDatabase, valkey_server: ValkeyServer
+) -> None:
+    up.environment |= {"PARLEY_POSTGRES__URL": database.owner_url, "PARLEY_REDIS__URL": valkey_server.url}
+    # With passwords of their own: these roles are shared with other tests.
+    up.environment |= {f"PARLEY_POSTGRES__ROLE_URLS__{role.upper()}": database.role_url(role) for role in ROLES}
+    up.start()
+    up.ready()
+    assert up.parley("chat", "Why?").startswith(ANSWER)
+    assert "starting postgres" not in up.output
+    assert "starting valkey" not in up.output
+    assert not (up.data / "postgres").exists()
+    up.parley("doctor")
+    assert up.stop() == 0
 
 
 def test_operators_commands_without_a_running_parley(up: Up) -> None:

@@ -28,13 +28,17 @@ class Lines:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.shares: list[tuple[str, float]] = []
+        self.shares: list[tuple[str, str, float]] = []
+        self.ended: list[str] = []
 
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, what: str, share: float) -> None:
-        self.shares.append((what, share))
+    def progress(self, source: str, what: str, share: float) -> None:
+        self.shares.append((source, what, share))
+
+    def done(self, source: str) -> None:
+        self.ended.append(source)
 
 
 def program(name: str, code: str, **options: object) -> Program:
@@ -67,7 +71,8 @@ async def supervisor(tmp_path: Path, tell: Lines) -> AsyncIterator[Supervisor]:
 async def test_a_child_is_ready_when_it_says_so(supervisor: Supervisor, tell: Lines) -> None:
     code = READY.replace("; print", "; print(json.dumps({'progress': 'loading', 'share': 0.5}), flush=True); print", 1)
     assert await supervisor.start(program("one", code + UNTIL_CLOSED)) == "here"
-    assert tell.shares == [("one: loading", 0.5)]
+    assert tell.shares == [("one", "loading", 0.5)]
+    assert tell.ended == ["one"]
     assert supervisor.children[0].works
 
 

@@ -76,7 +76,7 @@ def test_children_of_a_killed_parley_are_waited_for(tmp_path: Path, monkeypatch:
             polls.append(data_folder.holder(tmp_path))
             os.killpg(process.pid, signal.SIGKILL)
 
-        monkeypatch.setattr(data_folder.time, "sleep", polled)
+        monkeypatch.setattr("cli.data_folder.time.sleep", polled)
         with data_folder.lock(tmp_path):
             assert data_folder.holder(tmp_path) == os.getpid()
         assert polls[0] == process.pid
