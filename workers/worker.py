@@ -116,7 +116,13 @@ class Worker:
 
     async def _receive(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
-        while not stop.is_set():
+        try:
+            await self._receive_until(stopping)
+        finally:
+            stopping.cancel()
+
+    async def _receive_until(self, stopping: asyncio.Task[bool]) -> None:
+        while not stopping.done():
             self._room.clear()
             if self._free <= 0:
                 await _first(stopping, asyncio.create_task(self._room.wait()))
@@ -132,7 +138,6 @@ class Worker:
                     logger.error("stopped at a newer version", extra={"action": "newer_version", "cause": str(newer)})
                     await stopping
                     return
-        stopping.cancel()
 
     async def _accept(self, message: Message) -> None:
         try:
@@ -328,13 +333,14 @@ class Worker:
 
 
 async def _first(stopping: asyncio.Task[bool], other: asyncio.Task[T]) -> bool:
-    """Wait for either; True if ``other`` is done. Else it is cancelled."""
-    await asyncio.wait({stopping, other}, return_when=asyncio.FIRST_COMPLETED)
-    if other.done():
-        return True
-    other.cancel()
-    await asyncio.gather(other, return_exceptions=True)
-    return False
+    """Wait for either; True if ``other`` is done. Else it is cancelled, also when the waiting itself is."""
+    try:
+        await asyncio.wait({stopping, other}, return_when=asyncio.FIRST_COMPLETED)
+        return other.done()
+    finally:
+        if not other.done():
+            other.cancel()
+            await asyncio.gather(other, return_exceptions=True)
 
 
 async def _insist(act: Callable[[], Awaitable[T]]) -> T:

@@ -1,0 +1,208 @@
+"""A worker in this process, on a real Postgres bus and a real Valkey, with the scripted backend."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from backplane.adapters.postgres.database import PostgresDatabase
+from backplane.adapters.postgres_bus.bus import PostgresBus
+from backplane.adapters.redis.hub import Hub
+from backplane.adapters.redis.reader import RedisStreamReader
+from backplane.adapters.redis.signals import RedisSignals
+from backplane.adapters.redis.writer import RedisStreamWriter
+from backplane.ports.bus import Message, Mode, Start
+from backplane.ports.identifiers import new_id
+from backplane.settings import WorkerSettings
+from backplane.telemetry.readiness import Readiness
+from event_schemas import topics
+from event_schemas.codec import AnyEnvelope, decode, encode
+from event_schemas.envelope import Envelope
+from event_schemas.generation import CancelGeneration, ChatMessage, Parameters, PromptContent, SubmitPrompt
+from tests.conftest import TestDatabase
+from workers.attempt import AttemptPorts
+from workers.cancellation import Cancellations, follow_cancels
+from workers.claims import Claims
+from workers.inference.scripted import ScriptedBackend
+from workers.worker import Worker
+
+POOL = "p"
+COMMANDS = topics.commands(POOL)
+LEASE_S = 0.8
+DEADLINE_S = 20.0
+
+
+def scripted(*scripts: dict[str, Any], conversation: UUID | None = None, parent: UUID | None = None) -> SubmitPrompt:
+    """A prompt whose attempts do as the scripts say."""
+    return SubmitPrompt(
+        generation_id=new_id(),
+        conversation_id=conversation or new_id(),
+        parent_message_id=parent,
+        input_message_ids=(new_id(),),
+        user_id=None,
+        key_id=new_id(),
+        model="scripted",
+        pool=POOL,
+        parameters=Parameters(),
+        content=PromptContent(
+            messages=(ChatMessage(role="user", content="one two three"),),
+            metadata={"script": json.dumps(list(scripts) or [{"count": 5}])},
+        ),
+    )
+
+
+class RunningWorker:
+    def __init__(self, name: str, task: asyncio.Task[None], stop: asyncio.Event) -> None:
+        self.name = name
+        self.task = task
+        self._stop = stop
+
+    async def drain(self) -> None:
+        """SIGTERM."""
+        self._stop.set()
+        await asyncio.wait_for(self.task, DEADLINE_S)
+
+    async def vanish(self) -> None:
+        """kill -9, as far as one process can do it to a part of itself: nothing is released."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+class WorkerWorld:
+    def __init__(self, database: TestDatabase, redis_url: str) -> None:
+        self._database = database
+        self._redis_url = redis_url
+        self.tenant_id = new_id()
+        self.bus = PostgresBus(database.owner_url, lease_s=LEASE_S)
+        self.owner: asyncpg.Connection[asyncpg.Record]
+        self._workers: list[RunningWorker] = []
+        self._open: list[Callable[[], Awaitable[None]]] = []
+
+    async def __aenter__(self) -> WorkerWorld:
+        self.owner = await asyncpg.connect(self._database.owner_url)
+        live = topics.all_topics([POOL])
+        await self.bus.create_topics([*live, *map(topics.dead_letters, live)], partitions=2)
+        await self.bus.ensure_subscription([COMMANDS, topics.CONTROL], topics.WORKERS, Start.EARLIEST)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for worker in self._workers:
+            await worker.vanish()
+        for close in reversed(self._open):
+            await close()
+        await self.bus.close()
+        await self.owner.close()
+
+    async def worker(
+        self, name: str, *, slots: int = 4, redis_url: str | None = None, signals: bool = True, **settings: Any
+    ) -> RunningWorker:
+        """Start a worker. Without ``signals`` it hears of a cancel by its heartbeat only."""
+        url = redis_url or self._redis_url
+        bus = PostgresBus(self._database.role_url("worker"), lease_s=LEASE_S)
+        database = PostgresDatabase(self._database.role_url("worker"), pool_size=4)
+        hub = Hub(url)
+        streams, reader = RedisStreamWriter(url), RedisSignals(url, hub)
+        self._open += [bus.close, database.close, hub.close, streams.close, reader.close]
+        backend = ScriptedBackend(slots=slots)
+        await backend.start(lambda what, share: None)
+        readiness, claims = Readiness(), Claims(database, name, LEASE_S)
+        commands = await bus.subscribe([COMMANDS], topics.WORKERS, Mode.SHARED, prefetch=slots)
+        control = await bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=4)
+        worker = Worker(
+            name,
+            slots,
+            WorkerSettings(lease_s=LEASE_S, **{"max_attempts": 3, "grace_s": 5.0, "emit_every_s": 0.05} | settings),
+            claims,
+            commands,
+            AttemptPorts(backend, bus, streams, database),
+            reader,
+            readiness,
+        )
+        cancellations = Cancellations(name, claims, control, bus, streams, reader, readiness)
+        stop = asyncio.Event()
+
+        async def run() -> None:
+            beside = [asyncio.create_task(cancellations.run())]
+            if signals:
+                beside.append(asyncio.create_task(follow_cancels(reader, worker.cancel)))
+            try:
+                await worker.run(stop)
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+
+        running = RunningWorker(name, asyncio.create_task(run()), stop)
+        self._workers.append(running)
+        return running
+
+    async def submit(self, prompt: SubmitPrompt, *, times: int = 1) -> AnyEnvelope:
+        envelope = Envelope.first(
+            prompt, id=new_id(), source="/parley/test", tenant_id=self.tenant_id, actor="operator"
+        )
+        for _ in range(times):
+            await self.bus.publish(COMMANDS, encode(envelope))
+        return envelope
+
+    async def cancel(self, prompt: SubmitPrompt) -> None:
+        wish = CancelGeneration(**prompt.model_dump(include=set(CancelGeneration.model_fields)))
+        envelope = Envelope.first(wish, id=new_id(), source="/parley/test", tenant_id=self.tenant_id, actor="operator")
+        await self.bus.publish(topics.CONTROL, encode(envelope))
+
+    async def messages(self, topic: str) -> list[Message]:
+        found: list[Message] = []
+        for partition in range(2):
+            found += await self.bus.read(topic, partition, after=None, limit=10_000)
+        return found
+
+    async def events(self, prompt: SubmitPrompt) -> list[AnyEnvelope]:
+        """What was published about this prompt, repeats of one event dropped."""
+        said = [decode(message.payload) for message in await self.messages(topics.EVENTS)]
+        unique = {event.id: event for event in said if event.subject == prompt.subject()}
+        return list(unique.values())
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not await holds():
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"not within {DEADLINE_S} s: {what}") from None
+
+    async def ended(self, prompt: SubmitPrompt) -> AnyEnvelope:
+        """The terminal event, once it is published; there is exactly one."""
+        found: list[AnyEnvelope] = []
+
+        async def terminal() -> bool:
+            found[:] = [event for event in await self.events(prompt) if _is_terminal(event)]
+            return bool(found)
+
+        await self.until(terminal, f"generation {prompt.generation_id} ended")
+        assert len(found) == 1, [event.type for event in found]
+        return found[0]
+
+    async def tokens(self, prompt: SubmitPrompt) -> int:
+        """How many tokens stand in the stream."""
+        async with self.reader() as reader:
+            frames = await reader.backlog(self.tenant_id, prompt.generation_id)
+        return max((frame.seq for frame in frames), default=0)
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[RedisStreamReader]:
+        hub = Hub(self._redis_url)
+        reader = RedisStreamReader(self._redis_url, hub)
+        try:
+            yield reader
+        finally:
+            await reader.close()
+            await hub.close()
+
+
+def _is_terminal(event: AnyEnvelope) -> bool:
+    return event.type in ("generation.completed.v1", "generation.failed.v1", "generation.cancelled.v1")
