@@ -147,7 +147,7 @@ async def test_a_foreign_id_looks_exactly_like_an_unknown_one(world: World, tena
     ("path", "field"),
     [
         ("/v1/generations/not-an-id", "path.generation_id"),
-        (f"/v1/generations/{new_id()}/stream?after=nonsense", "query.after"),
+        ("/v1/generations/01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11/stream?after=nonsense", "query.after"),
         ("/v1/conversations/not-an-id", "path.conversation_id"),
         ("/v1/conversations?cursor=nonsense!", "query.cursor"),
         ("/v1/conversations?cursor=bm9uc2Vuc2U", "query.cursor"),

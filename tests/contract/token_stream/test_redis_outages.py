@@ -50,7 +50,7 @@ async def adapters(url: str) -> AsyncIterator[tuple[RedisStreamWriter, RedisStre
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - another process decides
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
