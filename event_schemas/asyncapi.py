@@ -45,7 +45,7 @@ def document() -> Document:
             "messages": {"any": {"$ref": "#/components/messages/dead_letter"}},
         },
     }
-    payloads = (SubmitPrompt, CancelGeneration, *EVENTS)
+    payloads: tuple[type[Payload], ...] = (SubmitPrompt, CancelGeneration, *EVENTS)
     return {
         "asyncapi": "3.0.0",
         "info": {

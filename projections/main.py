@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from backplane.ports.bus import Bus, BusError, Consumer, Mode
 from backplane.ports.database import Database
@@ -19,6 +21,8 @@ from projections.runner import BLOCK, MOST_MESSAGES, Runner
 
 logger = logging.getLogger(__name__)
 
+_RETENTION_S = 3600.0
+
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Keep the read models up with the bus until ``stop`` is set, and tell when that begins and when it halts."""
@@ -26,7 +30,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(serve_health(readiness, settings, stop))
+            tasks.create_task(_drop_old_messages(side.drop_old_messages, stop))
             tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness))
+
+
+async def _drop_old_messages(drop: Callable[[], Awaitable[int]], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            await drop()
+        except BusError as error:
+            logger.warning("retention waits: %s", error, extra={"action": "retention_waits"})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _RETENTION_S)
 
 
 async def keep_up(bus: Bus, database: Database, settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -60,6 +60,8 @@ class WorkerSide:
 class ProjectionSide:
     bus: Bus
     database: Database
+    drop_old_messages: Callable[[], Awaitable[int]]
+    """Retention, where it is not the bus's own affair; to be called about once an hour. Raises BusUnavailable."""
 
 
 @asynccontextmanager
@@ -107,7 +109,8 @@ async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
 async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
     """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
     async with _Adapters(settings) as adapters:
-        yield ProjectionSide(adapters.bus("projections"), adapters.database("projections"))
+        bus = adapters.bus("projections")
+        yield ProjectionSide(bus, adapters.database("projections"), bus.maintain)
 
 
 def make_bus(url: str, settings: Settings) -> PostgresBus:
