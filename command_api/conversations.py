@@ -103,8 +103,10 @@ async def cancel_of(database: Database, principal: Principal, generation_id: UUI
         row = await session.one(
             "SELECT id, conversation_id, user_id, key_id, model, pool FROM read_models.generations"
             " WHERE id = :id AND pool IS NOT NULL"
-            " AND (:sees_all OR user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid))",
+            " AND (:sees_all OR user_id = CAST(:user_id AS uuid)"
+            " OR (user_id IS NULL AND CAST(:user_id AS uuid) IS NULL AND key_id = :key_id))",
             id=generation_id,
+            key_id=principal.key_id,
             **_eyes(principal),
         )
     if row is None:
