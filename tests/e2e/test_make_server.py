@@ -3,128 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
 from tests.conftest import ROLES, TestDatabase, ValkeyServer
+from tests.e2e.running import DEADLINE_S, Up, until
 
-DEADLINE_S = 60.0
 ANSWER = "the rain falls on a quiet"
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
-class Up:
-    """`parley up` in a folder of its own, with a scripted model."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        self.port = free_port()
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")} | {
-            "PARLEY_DATA_DIR": str(self.data),
-            "PARLEY_PORT": str(self.port),
-            # What kill -9 leaves behind is taken over sooner than by default.
-            "PARLEY_BUS__LEASE_S": "2",
-            "PARLEY_WORKER__LEASE_S": "2",
-            "PARLEY_POOLS": json.dumps({"local": {"backend": "scripted", "models": ["script"]}}),
-        }
-        self._starts = 0
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def output(self) -> str:
-        return (self.folder / f"up-{self._starts}.log").read_text()
-
-    def start(self) -> None:
-        self._starts += 1
-        with (self.folder / f"up-{self._starts}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "up"],
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def ready(self) -> None:
-        assert self.process is not None
-        process = self.process
-        until(lambda: "Parley is ready" in self.output or process.poll() is not None, self.output)
-        assert process.poll() is None, self.output
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=DEADLINE_S)
-
-    def parley(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "cli.main", *arguments],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-        )
-        assert result.returncode == code, result.stdout + result.stderr
-        assert "Traceback" not in result.stderr
-        return result.stdout if code == 0 else result.stderr
-
-    def get(self, path: str, key: str | None = None) -> httpx.Response:
-        key = key or (self.data / "admin.key").read_text().strip()
-        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=10)
-
-    def child(self, wanted: str) -> psutil.Process:
-        """The running child whose command line has ``wanted`` in it."""
-        assert self.process is not None
-        return next(
-            child for child in psutil.Process(self.process.pid).children() if wanted in " ".join(child.cmdline())
-        )
-
-    def end(self) -> None:
-        """Whatever became of it, leave nobody behind."""
-        if self.process is None:
-            return
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(timeout=DEADLINE_S)
-        for process in psutil.process_iter(["cmdline"]):
-            if str(self.data) in " ".join(process.info["cmdline"] or ()):
-                process.kill()
 
 
 @pytest.fixture
@@ -205,13 +99,7 @@ def test_after_kill_9_of_everything_it_starts_again(up: Up) -> None:
     up.start()
     up.ready()
     first = up.parley("chat", "Before")
-    assert up.process is not None
-    children = psutil.Process(up.process.pid).children(recursive=True)
-    up.process.kill()
-    up.process.wait()
-    for child in children:
-        if child.is_running():
-            child.kill()
+    up.kill_everything()
     up.start()
     up.ready()
     assert up.parley("chat", "-c", "After") == first
