@@ -60,4 +60,4 @@ async def findings() -> AsyncIterator[Finding]:
 
 def _summary(settings: Settings, llm: LlmSettings) -> str:
     pools = ", ".join(f"{name} ({pool.backend}, {pool.slots} slots)" for name, pool in settings.pools.items())
-    return f"pools {pools}; listens on {settings.host}:{settings.port}; {llm.cpu_threads or 'all'} CPU threads"
+    return f"pools {pools}; listens on {settings.host}:{settings.port}; {llm.cpu_threads or 'all but one'} CPU threads"
