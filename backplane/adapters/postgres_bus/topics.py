@@ -1,0 +1,73 @@
+"""The topics there are, and which partition a message belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from backplane.adapters.postgres_bus.connections import Connections
+from backplane.ports.bus import UnknownTopic
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    name: str
+    id: int
+    partitions: int
+    _turns: Iterator[int] = field(compare=False, repr=False)
+
+    def partition(self, key: str | None, partition: int | None) -> int:
+        """The partition for a message: the one asked for, else that of its key, else the next in turn.
+
+        Raises ValueError where the topic has no such partition.
+        """
+        if partition is not None:
+            if not 0 <= partition < self.partitions:
+                raise ValueError(f"topic {self.name!r} has the partitions 0 to {self.partitions - 1}, not {partition}")
+            return partition
+        if key is not None:
+            return zlib.crc32(key.encode()) % self.partitions
+        return next(self._turns) % self.partitions
+
+
+class Topics:
+    """Names → topics. A topic never changes, so what was found once is remembered."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._known: dict[str, Topic] = {}
+        self._looking: dict[str, asyncio.Task[Topic]] = {}
+
+    async def get(self, name: str) -> Topic:
+        """Raises UnknownTopic, BusUnavailable."""
+        known = self._known.get(name)
+        if known is not None:
+            return known
+        # Those who ask at the same time share one look-up and go on in the order in which they asked, so that the
+        # first messages of a process keep theirs.
+        looking = self._looking.get(name)
+        if looking is None:
+            looking = self._looking[name] = asyncio.create_task(self._look_up(name))
+            looking.add_done_callback(lambda _: self._looking.pop(name))
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, name: str) -> Topic:
+        rows = await self._connections.fetch("SELECT topic_id, partitions FROM bus.topics WHERE name = $1", name)
+        if not rows:
+            raise UnknownTopic(f"there is no topic {name!r}: `parley migrate` makes those that the settings name")
+        [row] = rows
+        turns = itertools.count(random.randrange(row["partitions"]))
+        topic = self._known[name] = Topic(name, row["topic_id"], row["partitions"], turns)
+        return topic
+
+    def forget(self, name: str) -> None:
+        """It turned out not to be there any more."""
+        self._known.pop(name, None)
+
+    async def create(self, name: str, partitions: int) -> None:
+        """Make the topic if it is not there. Raises BusUnavailable."""
+        await self._connections.fetch("SELECT bus.create_topic($1, $2)", name, partitions)
