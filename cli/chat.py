@@ -17,7 +17,7 @@ import httpx
 
 from backplane.settings import Settings
 from cli import data_folder
-from cli.event_stream import ServerSentEvent, events
+from cli.event_stream import ServerSentEvent, events, lines_of
 from cli.failures import CommandError, TryAgain
 
 _CONNECT_S = 5.0
@@ -181,7 +181,7 @@ class ChatClient:
             if response.status_code != 200:
                 await response.aread()
                 self._good(response)
-            async for frame in events(response.aiter_lines()):
+            async for frame in events(lines_of(response.aiter_text())):
                 yield frame
 
     def _take(self, frame: ServerSentEvent, answer: list[str]) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+
+# A carriage return at the very end may be half of a pair: what follows decides.
+_LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,21 @@ class ServerSentEvent:
     event: str
     data: str
     id: str | None
+
+
+async def lines_of(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Whole lines of a text that comes in pieces, ended by LF, CR LF or CR.
+
+    Not by what else Python takes for the end of a line (and `httpx`'s lines with it): U+2028 and U+0085, for two, may
+    stand in JSON as they are.
+    """
+    rest = ""
+    async for chunk in chunks:
+        *whole, rest = _LINE_END.split(rest + chunk)
+        for line in whole:
+            yield line
+    if rest.endswith("\r"):
+        yield rest[:-1]
 
 
 async def events(lines: AsyncIterator[str]) -> AsyncIterator[ServerSentEvent]:
