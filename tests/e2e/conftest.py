@@ -1,0 +1,72 @@
+"""One running Parley for all tests of the APIs, and whoever is to call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from uuid import UUID
+
+import pytest
+
+from backplane.ports.identifiers import new_id
+from backplane.settings import Settings
+from cli import tenancy
+from event_schemas.control_plane import KeyRole
+from tests.e2e.client import Client
+from tests.e2e.running import Up
+
+SLOTS = 4
+ORIGIN = "https://app.example.com"
+
+
+@pytest.fixture(scope="session")
+def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Shared by all tests of the xdist group `api`, so that it starts once."""
+    up = Up(
+        tmp_path_factory.mktemp("api"),
+        PARLEY_POOLS=json.dumps({"local": {"backend": "scripted", "models": ["script"], "slots": SLOTS}}),
+        PARLEY_REFUSALS_WINDOW_S="0.5",
+        PARLEY_CORS_ORIGINS=json.dumps([ORIGIN]),
+    )
+    try:
+        up.start()
+        up.ready()
+        yield up
+        assert up.stop() == 0
+    finally:
+        up.end()
+
+
+class Callers:
+    """Makes callers of the running Parley: tenants, users and keys as an operator makes them."""
+
+    def __init__(self, parley: Up, open_clients: AsyncExitStack) -> None:
+        self._url = parley.url
+        self._settings = Settings(data_dir=parley.data)
+        self._open = open_clients
+
+    async def tenant(self) -> UUID:
+        return await tenancy.create_tenant(self._settings, f"tenant {new_id()}")
+
+    async def caller(self, tenant_id: UUID, role: KeyRole, user: str | None = None) -> Client:
+        return await self.with_key(await tenancy.issue_key(self._settings, tenant_id, role, user=user))
+
+    async def admin(self) -> Client:
+        """The admin of a tenant of its own."""
+        return await self.caller(await self.tenant(), "admin")
+
+    async def with_key(self, key: str) -> Client:
+        return await self._open.enter_async_context(Client(self._url, key))
+
+
+@pytest.fixture
+async def callers(parley: Up) -> AsyncIterator[Callers]:
+    async with AsyncExitStack() as open_clients:
+        yield Callers(parley, open_clients)
+
+
+@pytest.fixture
+async def admin(callers: Callers) -> Client:
+    """The admin of a tenant that nobody else uses."""
+    return await callers.admin()
