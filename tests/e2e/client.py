@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
@@ -147,12 +148,21 @@ class Client:
                 answer.take(event)
         return answer
 
-    async def follow_through(self, generation_id: str, answer: Answer) -> Answer:
-        """Follow to the end through whatever breaks, resuming at every cut."""
-        async with asyncio.timeout(DEADLINE_S):
+    async def follow_through(
+        self, generation_id: str, answer: Answer, *, most_events: int | None = None, within: float = DEADLINE_S
+    ) -> Answer:
+        """Follow to the end through whatever breaks, resuming at every cut.
+
+        ``most_events``: hang up after so many, as a restless client would.
+        """
+        async with asyncio.timeout(within):
             while not answer.ended:
                 try:
-                    await self.follow(generation_id, answer)
+                    async with aclosing(self.stream(generation_id, answer.cursor)) as stream:
+                        async for place, event in aenumerate(stream):
+                            answer.take(event)
+                            if place == most_events:
+                                break
                 except httpx.TransportError:
                     await asyncio.sleep(0.05)
                 except httpx.HTTPStatusError as error:
@@ -160,6 +170,14 @@ class Client:
                         raise
                     await asyncio.sleep(0.05)
         return answer
+
+
+async def aenumerate(events: AsyncIterator[ServerSentEvent]) -> AsyncGenerator[tuple[int, ServerSentEvent], None]:
+    """From 1."""
+    place = 0
+    async for event in events:
+        place += 1
+        yield place, event
 
 
 T = TypeVar("T")
