@@ -1,0 +1,102 @@
+"""A client of a running Parley: posts a prompt, and follows the answer as soon as it has the 202."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+
+from benches.answer import Answer, Broken
+from benches.connection import Connection
+from benches.events import EventParser
+from benches.load import PROMPT, Load, Target
+
+_ENDS = frozenset({"completed", "failed", "cancelled"})
+_GRACE_S = 60.0
+
+
+class Client:
+    """One `Source` on one connection."""
+
+    def __init__(self, connection: Connection, target: Target, load: Load) -> None:
+        body = orjson.dumps({"input": PROMPT, "metadata": {"script": load.script}})
+        self._post = _head("POST", "/v1/prompts", target, body)
+        self._target = target
+        self._connection = connection
+        self._deadline_s = load.answer_s + _GRACE_S
+
+    @classmethod
+    async def open(cls, target: Target, load: Load) -> Client:
+        """Raises Broken."""
+        return cls(await Connection.open(target.host, target.port), target, load)
+
+    async def answer(self, into: Answer) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._answer(into)
+        except TimeoutError:
+            raise Broken(f"no end after {self._deadline_s:.0f} s, {len(into.times)} frames") from None
+
+    async def stored(self, url: str) -> dict[str, Any]:
+        """The generation as the query API knows it. Raises Broken."""
+        body: list[bytes] = []
+        status = await self._connection.ask(_head("GET", url, self._target), body.append)
+        if status != 200:
+            raise Broken(f"GET {url} was answered {status}")
+        generation: dict[str, Any] = orjson.loads(b"".join(body))
+        return generation
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def _answer(self, into: Answer) -> None:
+        connection = self._connection
+        body: list[bytes] = []
+        status = await connection.ask(self._post, body.append)
+        into.accepted = connection.received
+        if status != 202:
+            raise Broken(f"POST /v1/prompts was answered {status}: {_problem(body)}")
+        accepted = orjson.loads(b"".join(body))
+        into.url = accepted["generation_url"]
+        parser = EventParser()
+        other: list[bytes] = []
+
+        def take(piece: bytes) -> None:
+            now = connection.received
+            events = parser.feed(piece)
+            for event in events:
+                if event.name == b"token":
+                    into.times.append(now)
+                    into.seqs.append(int(event.id.partition(b"-")[2]))
+                    into.data.append(event.data)
+                elif (name := event.name.decode()) in _ENDS:
+                    into.ended, into.outcome = now, name
+                elif name == "restarted":
+                    into.times.clear()
+                    into.seqs.clear()
+                    into.data.clear()
+            if not events:
+                other.append(piece)
+
+        status = await connection.ask(_head("GET", accepted["stream_url"], self._target), take)
+        if status != 200:
+            raise Broken(f"the stream was answered {status}: {_problem(other)}")
+        if into.ended is None:
+            raise Broken(f"the stream ended {time.monotonic() - into.asked:.1f} s after the prompt, before its answer")
+
+
+def _head(method: str, path: str, target: Target, body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {target.host}:{target.port}", f"Authorization: Bearer {target.key}"]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _problem(body: list[bytes]) -> str:
+    """The problem's type, which is stable and says nothing of the prompt."""
+    try:
+        return str(orjson.loads(b"".join(body)).get("type"))
+    except (ValueError, AttributeError):
+        return "no problem document"
