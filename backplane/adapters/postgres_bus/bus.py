@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from backplane.adapters.postgres_bus import consumer as consuming
 from backplane.adapters.postgres_bus.connections import Connections
-from backplane.adapters.postgres_bus.consumer import Consumer, Membership, Node, message_of
+from backplane.adapters.postgres_bus.consumer import Membership, Node, message_of
 from backplane.adapters.postgres_bus.failover import FailoverConsumer
 from backplane.adapters.postgres_bus.leases import Leases
 from backplane.adapters.postgres_bus.publishing import Publishing
@@ -14,7 +15,7 @@ from backplane.adapters.postgres_bus.retention import Retention
 from backplane.adapters.postgres_bus.shared import SharedConsumer
 from backplane.adapters.postgres_bus.topics import Topics
 from backplane.adapters.postgres_bus.wakeups import Wakeups
-from backplane.ports.bus import BusError, Message, Mode, Position, Start
+from backplane.ports.bus import BusError, Consumer, Message, Mode, Position, Start
 
 _READ = """
 SELECT m.partition, m.entry, m.key, m.payload, m.properties FROM bus.messages m
@@ -26,7 +27,8 @@ SELECT bus.newest(p.topic_id, p.partition) AS newest FROM bus.partitions p WHERE
 """
 # A subscription that is not there yet would begin with the oldest message kept.
 _BACKLOG = """
-SELECT bus.newest(p.topic_id, p.partition) + 1 - coalesce(bus.next_entry(s.subscription_id, p.partition), p.dropped + 1) + (
+SELECT bus.newest(p.topic_id, p.partition) + 1
+       - coalesce(bus.next_entry(s.subscription_id, p.partition), p.dropped + 1) + (
          SELECT count(*) FROM bus.deliveries d
          WHERE d.subscription_id = s.subscription_id AND d.partition = p.partition) AS messages
 FROM bus.partitions p
@@ -65,7 +67,7 @@ class PostgresBus:
         self._node = Node(
             self._connections, Wakeups(self._connections), Leases(self._connections, lease_s), poll_s=poll_s
         )
-        self._consumers: list[Consumer] = []
+        self._consumers: list[consuming.Consumer] = []
 
     async def publish(
         self,

@@ -69,7 +69,7 @@ class Connections:
     def __init__(self, url: str, *, pool_size: int, timeout_s: float) -> None:
         self._url = url
         self._pool_size = pool_size
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -83,20 +83,20 @@ class Connections:
     async def connection(self) -> AsyncIterator[PoolConnectionProxy[asyncpg.Record]]:
         """A connection for a few statements, for as long as the time limit of one. Raises as ``fetch`` does."""
         with bus_errors():
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 async with (await self._opened()).acquire() as connection:
                     yield connection
 
     async def dedicated(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pool, to listen on. Raises BusUnavailable."""
         with bus_errors():
-            return await asyncpg.connect(self._url, server_settings=_SETTINGS, timeout=self._timeout_s)
+            return await asyncpg.connect(self._url, server_settings=_SETTINGS, timeout=self.timeout_s)
 
     async def close(self) -> None:
         self._closed = True
         if self._pool is not None:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(self.timeout_s):
                     await self._pool.close()
             except TimeoutError:
                 self._pool.terminate()
@@ -112,7 +112,7 @@ class Connections:
                         min_size=0,
                         max_size=self._pool_size,
                         server_settings=_SETTINGS,
-                        timeout=self._timeout_s,
+                        timeout=self.timeout_s,
                         reset=_keep_as_is,
                     )
         return self._pool

@@ -17,6 +17,7 @@ import orjson
 
 from backplane.adapters.postgres_bus.connections import Connections
 from backplane.adapters.postgres_bus.leases import Leases
+from backplane.adapters.postgres_bus.tasks import stop
 from backplane.adapters.postgres_bus.topics import Topic
 from backplane.adapters.postgres_bus.wakeups import Heard, Wakeups, subscription_channel, topic_channel
 from backplane.ports.bus import BusError, BusUnavailable, Message, Position
@@ -113,14 +114,19 @@ class Consumer(ABC):
             finally:
                 self.wanted = 0
 
+    @abstractmethod
+    async def ack(self, *messages: Message) -> None: ...
+
+    @abstractmethod
+    async def nack(self, message: Message, *, delay: float = 0.0) -> None: ...
+
     async def close(self) -> None:
         if self._pump is None:
             return
         pump, self._pump = self._pump, None
         self._tell_closed()
         self.node.leases.remove(self)
-        pump.cancel()
-        await asyncio.wait([pump])
+        await stop(pump)
         self.fail(BusError("this consumer was closed"))
         await self.node.wakeups.unlisten(self._channels)
         try:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -14,8 +14,8 @@ import asyncpg
 from backplane.adapters.postgres_bus.assignment import quota
 from backplane.adapters.postgres_bus.consumer import Consumer, Membership, Node, message_of
 from backplane.adapters.postgres_bus.group_commit import GroupCommit
-from backplane.adapters.postgres_bus.watermark import LowWaterMark
-from backplane.ports.bus import Message
+from backplane.adapters.postgres_bus.owned_partition import OwnedPartition, columns
+from backplane.ports.bus import BusUnavailable, Message
 
 _MOST_BYTES = 16 * 1024 * 1024
 """One read ends after this much payload, so that a backlog of large messages does not fill the memory."""
@@ -64,41 +64,23 @@ SELECT pg_notify('bus_subscription_' || subscription_id, '') FROM released GROUP
 """
 
 
-class _Owned:
-    """A partition that this consumer reads."""
-
-    def __init__(self, membership: Membership, partition: int, next_entry: int) -> None:
-        self.membership = membership
-        self.partition = partition
-        self.mark = LowWaterMark(next_entry)
-        self.read_next = next_entry
-        self.persisted = next_entry
-        self.look = True
-        self.nacked = 0
-        """Delivered, and waiting here to be delivered again."""
-        self.release_at: float | None = None
-        """Somebody else is to read it: once nothing is with our caller, or at this moment (monotonic seconds)."""
-
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.membership.subscription_id, self.partition
-
-
 class FailoverConsumer(Consumer):
     def __init__(
         self, node: Node, memberships: Sequence[Membership], prefetch: int, closed: Callable[[], None]
     ) -> None:
         super().__init__(node, memberships, prefetch, closed)
         self._subscriptions = {membership.topic.name: membership.subscription_id for membership in memberships}
-        self._owned: dict[tuple[int, int], _Owned] = {}
-        self._buffer: deque[tuple[_Owned, Message]] = deque()
-        self._nacked: list[tuple[float, int, _Owned, Message]] = []
+        self._owned: dict[tuple[int, int], OwnedPartition] = {}
+        self._buffer: deque[tuple[OwnedPartition, Message]] = deque()
+        self._nacked: list[tuple[float, int, OwnedPartition, Message]] = []
         self._nacks = itertools.count()
         self._balance_due = True
-        self._acks: GroupCommit[tuple[_Owned, ...], None] = GroupCommit(self._write_acks)
+        self._catch_up = False
+        """An acknowledgement could not be recorded: do it when the bus is back, even if no other one follows."""
+        self._acks: GroupCommit[tuple[OwnedPartition, ...], None] = GroupCommit(self._write_acks)
 
     async def ack(self, *messages: Message) -> None:
-        touched: dict[tuple[int, int], _Owned] = {}
+        touched: dict[tuple[int, int], OwnedPartition] = {}
         for message in messages:
             owned = self._owner_of(message)
             if owned is not None:
@@ -106,7 +88,11 @@ class FailoverConsumer(Consumer):
                 touched[owned.place] = owned
         moved = tuple(owned for owned in touched.values() if owned.mark.next > owned.persisted)
         if moved:
-            await self._acks.submit(moved)
+            try:
+                await self._acks.submit(moved)
+            except BusUnavailable:
+                self._catch_up = True
+                raise
         if any(owned.release_at is not None for owned in touched.values()):
             self.wake()
 
@@ -156,6 +142,11 @@ class FailoverConsumer(Consumer):
             self._balance_due = False
             await self._balance()
         await self._release()
+        if self._catch_up:
+            behind = tuple(owned for owned in self._owned.values() if owned.mark.next > owned.persisted)
+            if behind:
+                await self._acks.submit(behind)
+            self._catch_up = False
         wait_s = self._bring_back()
         if len(self._buffer) <= self.prefetch // 2 and sum(len(m.payload) for _, m in self._buffer) < _MOST_BYTES:
             await self._read(self.prefetch - len(self._buffer))
@@ -192,7 +183,7 @@ class FailoverConsumer(Consumer):
 
     def _bring_back(self) -> float:
         """Put nacked messages whose time has come first in the buffer; return seconds until the next one."""
-        due: list[tuple[_Owned, Message]] = []
+        due: list[tuple[OwnedPartition, Message]] = []
         now = time.monotonic()
         while self._nacked and self._nacked[0][0] <= now:
             _, _, owned, message = heapq.heappop(self._nacked)
@@ -226,7 +217,7 @@ class FailoverConsumer(Consumer):
         )
         if epoch == self.epoch:
             for row in claimed:
-                owned = _Owned(self.memberships[row["subscription_id"]], row["partition"], row["next_entry"])
+                owned = OwnedPartition(self.memberships[row["subscription_id"]], row["partition"], row["next_entry"])
                 self._owned[owned.place] = owned
 
     def _reassign(
@@ -235,7 +226,7 @@ class FailoverConsumer(Consumer):
         """Let go of what we own too much of; return what we want to claim."""
         owners = Counter(cursor["owner_id"] for cursor in cursors if cursor["owner_id"] is not None)
         allowed = quota(self.id, subscription_id, members, owners, len(cursors))
-        mine: list[_Owned] = []
+        mine: list[OwnedPartition] = []
         wanted: list[tuple[int, int]] = []
         for cursor in cursors:
             place = (subscription_id, cursor["partition"])
@@ -254,7 +245,7 @@ class FailoverConsumer(Consumer):
         free = [(subscription_id, cursor["partition"]) for cursor in cursors if cursor["owner_id"] is None]
         return wanted + free[: max(0, allowed - len(mine) - len(wanted))]
 
-    def _begin_release(self, owned: _Owned) -> None:
+    def _begin_release(self, owned: OwnedPartition) -> None:
         owned.release_at = time.monotonic() + self.node.leases.lease_s
         for each, message in self._buffer:
             if each is owned and owned.mark.is_open(message.position.entry):
@@ -271,18 +262,16 @@ class FailoverConsumer(Consumer):
         ]
         if not done:
             return
-        await self.node.connections.fetch(
-            _RELEASE, self.id, *_columns((owned.place, owned.mark.next) for owned in done)
-        )
+        await self.node.connections.fetch(_RELEASE, self.id, *columns((owned.place, owned.mark.next) for owned in done))
         for owned in done:
             if self._owned.get(owned.place) is owned:
                 del self._owned[owned.place]
         self._balance_due = True
 
-    async def _write_acks(self, groups: list[tuple[_Owned, ...]]) -> list[Exception | None]:
+    async def _write_acks(self, groups: list[tuple[OwnedPartition, ...]]) -> list[Exception | None]:
         moved = {owned.place: (owned, owned.mark.next) for group in groups for owned in group}
         rows = await self.node.connections.fetch(
-            _ACK, self.id, *_columns((place, reached) for place, (_, reached) in moved.items())
+            _ACK, self.id, *columns((place, reached) for place, (_, reached) in moved.items())
         )
         still_mine = {(row["subscription_id"], row["partition"]) for row in rows}
         for place, (owned, reached) in moved.items():
@@ -292,17 +281,8 @@ class FailoverConsumer(Consumer):
                 del self._owned[place]
         return [None] * len(groups)
 
-    def _owner_of(self, message: Message) -> _Owned | None:
+    def _owner_of(self, message: Message) -> OwnedPartition | None:
         try:
             return self._owned.get((self._subscriptions[message.topic], message.partition))
         except KeyError:
             raise ValueError(f"this consumer has no topic {message.topic!r}") from None
-
-
-def _columns(rows: Iterable[tuple[tuple[int, int], int]]) -> tuple[list[int], list[int], list[int]]:
-    subscriptions, partitions, entries = [], [], []
-    for (subscription, partition), entry in rows:
-        subscriptions.append(subscription)
-        partitions.append(partition)
-        entries.append(entry)
-    return subscriptions, partitions, entries

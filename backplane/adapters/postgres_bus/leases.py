@@ -9,6 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from backplane.adapters.postgres_bus.connections import Connections
+from backplane.adapters.postgres_bus.tasks import stop
 from backplane.ports.bus import BusError
 
 logger = logging.getLogger(__name__)
@@ -41,17 +42,20 @@ class Leases:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await stop(self._task)
 
     async def _run(self) -> None:
+        answers = True
         while True:
             try:
                 await self._beat()
             except BusError as error:
-                logger.warning("could not renew the leases: %s", error, extra={"action": "bus_beat_failed"})
+                if answers:
+                    logger.warning("cannot renew the leases: %s", error, extra={"action": "bus_beat_failed"})
+                answers = False
                 await asyncio.sleep(min(self.lease_s / 10, 0.5))
             else:
+                answers = True
                 await asyncio.sleep(self.lease_s / 3)
 
     async def _beat(self) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import asyncpg
 
-from backplane.adapters.postgres_bus.connections import Connections
+from backplane.adapters.postgres_bus.connections import Connections, bus_errors
+from backplane.adapters.postgres_bus.tasks import stop
 from backplane.ports.bus import BusError
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,9 @@ class Wakeups:
                 is_new = not self._listeners[channel]
                 self._listeners[channel].append(heard)
                 if is_new and self._connection is not None:
-                    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                        await self._connection.add_listener(channel, self._dispatch)
+                    # Where the connection is lost, the next one listens to this too.
+                    with contextlib.suppress(BusError):
+                        await self._start(self._connection, channel)
         if self._task is None:
             connected = asyncio.Event()
             self._task = asyncio.create_task(self._run(connected))
@@ -63,26 +65,29 @@ class Wakeups:
                 if not self._listeners[channel]:
                     del self._listeners[channel]
                     if self._connection is not None:
-                        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                            await self._connection.remove_listener(channel, self._dispatch)
+                        with contextlib.suppress(BusError), bus_errors():
+                            async with asyncio.timeout(self._connections.timeout_s):
+                                await self._connection.remove_listener(channel, self._dispatch)
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await stop(self._task)
 
     async def _run(self, first_try: asyncio.Event) -> None:
         pause_s = 0.05
         while True:
+            lost = asyncio.Event()
+            connection: asyncpg.Connection[asyncpg.Record] | None = None
             try:
+                connection = await self._connections.dedicated()
+                connection.add_termination_listener(lambda _, lost=lost: lost.set())
                 async with self._changing:
-                    connection = await self._connections.dedicated()
-                    lost = asyncio.Event()
-                    connection.add_termination_listener(lambda _, lost=lost: lost.set())
-                    self._connection = connection
                     for channel in list(self._listeners):
-                        await connection.add_listener(channel, self._dispatch)
-            except (BusError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                        await self._start(connection, channel)
+                    self._connection = connection
+            except BusError as error:
+                if connection is not None:
+                    connection.terminate()
                 logger.debug("cannot listen yet: %s", error, extra={"action": "bus_listen_failed"})
                 first_try.set()
                 await asyncio.sleep(pause_s)
@@ -100,6 +105,11 @@ class Wakeups:
             finally:
                 self._connection = None
                 connection.terminate()
+
+    async def _start(self, connection: asyncpg.Connection[asyncpg.Record], channel: str) -> None:
+        with bus_errors():
+            async with asyncio.timeout(self._connections.timeout_s):
+                await connection.add_listener(channel, self._dispatch)
 
     def _dispatch(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
         for heard in self._listeners.get(channel, ()):
