@@ -136,6 +136,7 @@ class unavailable:
                 asyncpg.InvalidAuthorizationSpecificationError,
                 asyncpg.PostgresSystemError,
                 asyncpg.InterfaceError,
+                asyncpg.InternalClientError,  # a query that meets the server's goodbye half read
                 ConnectionError,
                 TimeoutError,
                 OSError,
