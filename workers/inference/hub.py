@@ -26,7 +26,7 @@ def download(repo: str, pattern: str | None, folder: Path, progress: Progress) -
         return home / parts[0]
     try:
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.utils import tqdm
+        from huggingface_hub.utils.tqdm import tqdm
     except ImportError as error:
         raise ModelError(
             "LLM_HUGGINGFACE_REPO is set and the hub's client is not installed; install it with `uv sync --extra hub` "
