@@ -12,13 +12,21 @@ from backplane.security.principal import Principal
 from event_schemas.generation import ChatMessage, Parameters, PromptContent, Role, SubmitPrompt
 
 
-def _without_nul(text: str) -> str:
+def _storable(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain the character U+0000, which cannot be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain half of a surrogate pair, which is no character") from None
     return text
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(_storable)]
+
+_CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
+_GENERATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
+_MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
 
 
 class _Body(BaseModel):
@@ -32,6 +40,8 @@ class MessageBody(_Body):
 
 class ParametersBody(_Body):
     """How the model is to be sampled. What is left out is the backend's own choice."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"temperature": 0.7, "max_tokens": 256}]})
 
     temperature: float | None = Field(None, ge=0, le=2, description="0 is the likeliest token always", examples=[0.7])
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling: the share of likelihood kept")
@@ -55,15 +65,34 @@ class PromptBody(_Body):
     no messages of its own. `parent_message_id: null` begins the conversation anew, beside its first message.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"input": "Why is the sky blue?"},
+                {
+                    "conversation_id": _CONVERSATION,
+                    "parent_message_id": _GENERATION,
+                    "model": "gemma-3-270m",
+                    "system": "Answer in one sentence.",
+                    "messages": [{"role": "user", "content": "And at dusk?"}],
+                    "parameters": {"temperature": 0.7, "max_tokens": 256},
+                    "metadata": {"ticket": "4711"},
+                },
+            ]
+        }
+    )
+
     conversation_id: UUID | None = Field(None, description="the conversation to go on with")
     parent_message_id: UUID | None = Field(None, description="the message that this prompt follows")
-    model: str | None = Field(None, max_length=200, description="which model; none: the default", examples=[None])
+    model: Text | None = Field(None, max_length=200, description="which model; none: the default", examples=[None])
     system: Text | None = Field(None, min_length=1, description="instructions, put before `messages`")
     messages: tuple[MessageBody, ...] = Field((), description="oldest first")
     input: Text | None = Field(
         None, min_length=1, description="one message of a user", examples=["Why is the sky blue?"]
     )
-    parameters: ParametersBody = Field(default_factory=lambda: ParametersBody.model_validate({}))
+    parameters: ParametersBody = Field(
+        default_factory=lambda: ParametersBody.model_validate({}), description="how the model is to be sampled"
+    )
     metadata: dict[Annotated[Text, Field(min_length=1, max_length=64)], Text] = Field(
         default_factory=dict, max_length=64, description="yours; returned with the generation, read by nobody"
     )
@@ -98,16 +127,26 @@ class PromptBody(_Body):
 class Accepted(BaseModel):
     """The prompt is durable. It will end in exactly one of completed, failed, cancelled."""
 
-    generation_id: UUID = Field(description="the generation of the answer")
-    conversation_id: UUID = Field(description="the conversation it belongs to")
-    message_id: UUID = Field(description="the message that the answer becomes; a next prompt may name it as its parent")
-    parent_message_id: UUID | None = Field(description="the message that this prompt follows")
-    input_message_ids: list[UUID] = Field(description="ids of the messages that this prompt adds, oldest first")
+    generation_id: UUID = Field(description="the generation of the answer", examples=[_GENERATION])
+    conversation_id: UUID = Field(description="the conversation it belongs to", examples=[_CONVERSATION])
+    message_id: UUID = Field(
+        description="the message that the answer becomes; a next prompt may name it as its parent",
+        examples=[_GENERATION],
+    )
+    parent_message_id: UUID | None = Field(description="the message that this prompt follows", examples=[None])
+    input_message_ids: list[UUID] = Field(
+        description="ids of the messages that this prompt adds, oldest first", examples=[[_MESSAGE]]
+    )
     model: str = Field(description="the model that will answer", examples=["gemma-3-270m"])
     status: str = Field(description="always `queued`", examples=["queued"])
-    stream_url: str = Field(description="the answer as server-sent events, from any cursor")
-    generation_url: str = Field(description="the generation, also in the `Location` header")
-    cancel_url: str = Field(description="POST here to stop it")
+    stream_url: str = Field(
+        description="the answer as server-sent events, from any cursor",
+        examples=[f"/v1/generations/{_GENERATION}/stream"],
+    )
+    generation_url: str = Field(
+        description="the generation, also in the `Location` header", examples=[f"/v1/generations/{_GENERATION}"]
+    )
+    cancel_url: str = Field(description="POST here to stop it", examples=[f"/v1/generations/{_GENERATION}/cancel"])
 
     @classmethod
     def of(cls, command: SubmitPrompt) -> Accepted:

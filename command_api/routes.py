@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,6 +62,9 @@ class _RecordsRefusals(APIRoute):
         return handler
 
 
+GenerationId = Annotated[UUID, Path(description="the generation, as the 202 named it")]
+ConversationId = Annotated[UUID, Path(description="the conversation, as the 202 named it")]
+
 router = APIRouter(prefix="/v1", tags=["commands"])
 prompts = APIRouter(route_class=_RecordsRefusals)
 
@@ -78,7 +81,7 @@ def _ports(request: Request) -> CommandPorts:
     summary="Submit a prompt",
     responses={
         202: {"headers": {"Location": {"description": "the generation", "schema": {"type": "string"}}}},
-        **responses(401, 403, 404, 409, 413, 422, 503),
+        **responses(400, 401, 403, 404, 409, 413, 415, 422, 503),
     },
 )
 async def submit_prompt(
@@ -120,7 +123,10 @@ async def submit_prompt(
 
 
 class CancelAccepted(BaseModel):
-    generation_id: UUID = Field(description="the generation that will stop, unless it ends first")
+    generation_id: UUID = Field(
+        description="the generation that will stop, unless it ends first",
+        examples=["01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"],
+    )
 
 
 @router.post(
@@ -130,7 +136,7 @@ class CancelAccepted(BaseModel):
     summary="Stop a generation",
     responses=responses(401, 403, 404, 422, 503),
 )
-async def cancel_generation(request: Request, principal: Prompter, generation_id: UUID) -> CancelAccepted:
+async def cancel_generation(request: Request, principal: Prompter, generation_id: GenerationId) -> CancelAccepted:
     """Disconnecting from a stream does not stop a generation; this does. What is already said stays."""
     try:
         await _ports(request).submission.cancel(principal, generation_id)
@@ -148,18 +154,18 @@ class ConversationChanges(BaseModel):
 
 
 class Renamed(BaseModel):
-    id: UUID = Field(description="the conversation")
-    title: str = Field(description="its title from now on")
+    id: UUID = Field(description="the conversation", examples=["01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"])
+    title: str = Field(description="its title from now on", examples=["The colour of the sky"])
 
 
 @router.patch(
     "/conversations/{conversation_id}",
     response_model=Renamed,
     summary="Rename a conversation",
-    responses=responses(401, 403, 404, 422, 503),
+    responses=responses(400, 401, 403, 404, 413, 415, 422, 503),
 )
 async def rename_conversation(
-    request: Request, principal: Prompter, conversation_id: UUID, body: ConversationChanges
+    request: Request, principal: Prompter, conversation_id: ConversationId, body: ConversationChanges
 ) -> Renamed:
     try:
         event_id = await conversations.rename(_ports(request).database, principal, conversation_id, body.title)
@@ -175,7 +181,7 @@ async def rename_conversation(
     summary="Delete a conversation",
     responses=responses(401, 403, 404, 422, 503),
 )
-async def delete_conversation(request: Request, principal: Prompter, conversation_id: UUID) -> None:
+async def delete_conversation(request: Request, principal: Prompter, conversation_id: ConversationId) -> None:
     """Removes it and what was written in it from every list and view, and cancels what still runs in it."""
     ports = _ports(request)
     try:

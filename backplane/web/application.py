@@ -76,21 +76,45 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+_METRICS_EXAMPLE = 'parley_http_requests_total{method="GET",route="/healthz",status="200"} 3.0\n'
+
+
+def _shown(description: str, example: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": example}}}
+
+
 def health_router(readiness: Readiness) -> APIRouter:
     """`/healthz`, `/readyz` and `/metrics`."""
     router = APIRouter(tags=["health"])
 
-    @router.get("/healthz", summary="Is the process alive")
+    @router.get("/healthz", summary="Is the process alive", responses={200: _shown("It is", {"status": "ok"})})
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/readyz", summary="Can it do its work; names what is not ready", responses={503: {}})
+    @router.get(
+        "/readyz",
+        summary="Can it do its work; names what is not ready",
+        responses={
+            200: _shown("It can", {"status": "ready", "not_ready": {}}),
+            503: _shown("It cannot", {"status": "not ready", "not_ready": {"redis": "Redis does not answer"}}),
+        },
+    )
     async def readyz(response: Response) -> dict[str, Any]:
         reasons = await readiness.reasons()
         response.status_code = 503 if reasons else 200
         return {"status": "not ready" if reasons else "ready", "not_ready": reasons}
 
-    @router.get("/metrics", summary="Metrics in the Prometheus text format", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Metrics in the Prometheus text format",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "All metrics of this process",
+                "content": {"text/plain": {"schema": {"type": "string"}, "example": _METRICS_EXAMPLE}},
+            }
+        },
+    )
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

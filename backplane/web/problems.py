@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -63,7 +63,10 @@ class ProblemDocument(BaseModel):
     title: str = Field(description="short, the same for every problem of the type", examples=["Invalid request"])
     status: int = Field(description="the HTTP status", examples=[422])
     detail: str = Field(description="what is wrong here and what to do", examples=["1 field is invalid."])
-    request_id: str = Field(description="the same as in the `X-Request-ID` header, for support")
+    request_id: str = Field(
+        description="the same as in the `X-Request-ID` header, for support",
+        examples=["01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d12"],
+    )
     errors: list[FieldError] | None = Field(default=None, description="each invalid field, where fields are the matter")
 
 
@@ -74,6 +77,7 @@ _DESCRIPTIONS = {
     404: "Not there, or not yours",
     409: "The idempotency key was used with another body",
     413: "The body is too large",
+    415: "The body is not sent as `application/json`",
     422: "A field is invalid; the problem names it",
     503: "Temporarily unavailable; `Retry-After` says when to try again",
 }
@@ -100,7 +104,29 @@ def problem_response(request: Request, problem: Problem) -> Response:
         "request_id": request_id,
         **problem.extra,
     }
-    return Response(orjson.dumps(document), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    # Not orjson, which refuses the lone surrogates that a client's own field names may hold.
+    body = json.dumps(document, separators=(",", ":"))
+    headers = {"X-Request-ID": request_id} if request_id else {}
+    return Response(body, problem.status, headers=headers | problem.headers, media_type=MEDIA_TYPE)
+
+
+_HTTP_ERRORS = {
+    400: ("malformed-request", "Malformed request"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "Method not allowed"),
+    413: ("too-large", "Too large"),
+}
+
+
+def _invalid_field(error: dict[str, Any]) -> dict[str, str]:
+    if error["type"] == "json_invalid":
+        return {"field": "body", "message": f"is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"}
+    return {"field": ".".join(map(str, error["loc"])), "message": error["msg"].removeprefix("Value error, ")}
+
+
+def _is_json(content_type: str) -> bool:
+    subtype = content_type.partition(";")[0].strip().lower().removeprefix("application/")
+    return subtype == "json" or subtype.endswith("+json")
 
 
 def install(app: FastAPI) -> None:
@@ -114,10 +140,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        errors = [
-            {"field": ".".join(map(str, one["loc"])), "message": one["msg"].removeprefix("Value error, ")}
-            for one in error.errors()
-        ]
+        errors = [_invalid_field(one) for one in error.errors()]
+        sent_as = request.headers.get("content-type", "nothing in particular")
+        if errors[0]["field"] == "body" and not _is_json(sent_as):
+            detail = f"The body was sent as {sent_as}: send JSON, with `Content-Type: application/json`."
+            return problem_response(request, Problem(415, "unsupported-media-type", "Unsupported media type", detail))
         count = f"{len(errors)} field is" if len(errors) == 1 else f"{len(errors)} fields are"
         named = ", ".join(f"{one['field']}: {one['message']}" for one in errors[:5])
         return problem_response(
@@ -127,10 +154,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        kind = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code, "http-error")
+        kind, title = _HTTP_ERRORS.get(error.status_code, ("http-error", "HTTP error"))
         return problem_response(
-            request,
-            Problem(error.status_code, kind, error.detail, error.detail, headers=dict(error.headers or {})),
+            request, Problem(error.status_code, kind, title, error.detail, headers=dict(error.headers or {}))
         )
 
     @app.exception_handler(MessageTooLarge)
