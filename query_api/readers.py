@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from backplane.ports.database import Row
-from backplane.ports.token_stream import Cursor
+import anyio
+
+from backplane.ports.bus import BusError
+from backplane.ports.database import DatabaseUnavailable, Row
+from backplane.ports.token_stream import Cursor, StreamReader, StreamUnavailable
 from backplane.security.principal import Principal
 from query_api import sql
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor
 from query_api.following import Follower
-from query_api.freshness import found
+from query_api.freshness import NoSuch, ProjectionsLag, found
 from query_api.record import PostgresRecord
 from query_api.service import QueryPorts
 
@@ -36,9 +40,53 @@ async def follow(
 
     Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable at once; the steps themselves outlast every outage.
     """
-    await generation(ports, principal, generation_id)
+    await _may_follow(ports, principal, generation_id)
     record = PostgresRecord(ports.database, principal.tenant_id, generation_id)
     return Follower(record, ports.streams, principal.tenant_id, generation_id, cursor, ports.pace).steps()
+
+
+async def _may_follow(ports: QueryPorts, principal: Principal, generation_id: UUID) -> None:
+    """Return once the generation is known to be there and the caller's own. Raises as ``follow``.
+
+    The read model says so, and so does the frame that its worker began with, which is often faster.
+    """
+    eyes = sql.Eyes.of(principal)
+    async with ports.database.tenant(principal.tenant_id) as session:
+        if await sql.generation(session, eyes, generation_id) is not None:
+            return
+    refused: list[Exception] = []
+
+    async def read() -> None:
+        try:
+            await generation(ports, principal, generation_id)
+        except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable) as error:
+            refused.append(error)
+        either.cancel_scope.cancel()
+
+    async def see() -> None:
+        with suppress(StreamUnavailable):
+            await _seen_to_begin(ports.streams, eyes, principal.tenant_id, generation_id)
+            refused.clear()
+            either.cancel_scope.cancel()
+
+    # anyio cancels what is slow until it ends; redis-py can lose a single cancellation.
+    async with anyio.create_task_group() as either:
+        either.start_soon(read)
+        either.start_soon(see)
+    if refused:
+        raise refused[0]
+
+
+async def _seen_to_begin(streams: StreamReader, eyes: sql.Eyes, tenant_id: UUID, generation_id: UUID) -> None:
+    """Return once the stream holds a beginning that these eyes may see. Raises StreamUnavailable."""
+    async with streams.follow(tenant_id, generation_id) as live:
+        for frame in await streams.backlog(tenant_id, generation_id):
+            if eyes.see(frame.detail):
+                return
+        async for live_frame in live:
+            if live_frame is not None and eyes.see(live_frame.detail):
+                return
+    raise StreamUnavailable("the stream ended before its generation began")
 
 
 @dataclass(frozen=True, slots=True)

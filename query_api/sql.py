@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from backplane.ports.database import Row, TenantSession
@@ -26,6 +26,16 @@ class Eyes:
     @classmethod
     def of(cls, principal: Principal) -> Eyes:
         return cls(principal.role == "admin", principal.user_id, principal.key_id)
+
+    def see(self, owner: Mapping[str, Any]) -> bool:
+        """Whether they may see what belongs to this ``user_id`` and ``key_id``; not where it names no key."""
+        if "key_id" not in owner:
+            return False
+        if self.everybody:
+            return True
+        if self.user_id is not None:
+            return bool(owner["user_id"] == str(self.user_id))
+        return owner["user_id"] is None and bool(owner["key_id"] == str(self.key_id))
 
     def parameters(self) -> Row:
         return {"everybody": self.everybody, "user_id": self.user_id, "key_id": self.key_id}

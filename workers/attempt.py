@@ -100,7 +100,8 @@ class Attempt:
 
     async def run(self) -> AnyEnvelope | Broken | Stop:
         self._publication.say(self._facts.started(self._attempt))
-        self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model}))
+        owner = {"user_id": self._prompt.user_id, "key_id": self._prompt.key_id}
+        self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model, **owner}))
         self._inference = asyncio.create_task(self._infer())
         if self._stop is not None:
             self._inference.cancel()

@@ -15,6 +15,7 @@ import redis.asyncio
 from backplane.adapters.postgres.migrate import migrate
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
+from event_schemas.topics import EVENTS
 from tests.conftest import PASSWORD, ROLES, TestDatabase, ValkeyServer, start_postgres, start_valkey
 from tests.integration.query_world import Caller, Event, World, batch, events, generation, serving, stream
 
@@ -350,3 +351,31 @@ async def test_tenants_do_not_meet_in_a_stream(world: World, member: Caller) -> 
     world.writer.append(member.tenant_id, generation_id, token(1, "mine"))
     world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 1, detail=COMPLETED))
     assert text(await following.end()) == "mine"
+
+
+async def test_a_stream_begins_before_the_projections_know_of_it_and_for_its_owner_alone(
+    database: TestDatabase, valkey_server: ValkeyServer
+) -> None:
+    async with serving(database, valkey_server.url, read_your_writes_s=0.5) as world:
+        member = await world.caller(new_id(), "member")
+        colleague = await world.caller(member.tenant_id, "member")
+        stranger = await world.caller(new_id(), "admin")
+        generation_id = new_id()
+        await world.bus.publish(EVENTS, b"not projected yet")
+        owner = {"model": "m", "user_id": str(member.user_id), "key_id": str(member.key_id)}
+        world.writer.append(member.tenant_id, generation_id, Frame(Kind.STARTED, 1, 0, detail=owner))
+        world.writer.append(member.tenant_id, generation_id, token(1, "early"))
+        await world.writer.flush()
+        async with member.http.stream("GET", f"/v1/generations/{generation_id}/stream") as response:
+            assert response.status_code == 200
+            seen: list[Event] = []
+            async for event in events(response):
+                seen.append(event)
+                if event.name == "token":
+                    break
+        assert [event.name for event in seen] == ["queued", "started", "token"]
+        assert seen[1].data == {"attempt": 1, "model": "m"}
+        for other in (colleague, stranger):
+            refused = await other.get(f"/v1/generations/{generation_id}/stream")
+            assert refused.status_code == 503, refused.text
+            assert "early" not in refused.text
