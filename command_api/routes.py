@@ -65,8 +65,9 @@ class _RecordsRefusals(APIRoute):
 GenerationId = Annotated[UUID, Path(description="the generation, as the 202 named it")]
 ConversationId = Annotated[UUID, Path(description="the conversation, as the 202 named it")]
 
-router = APIRouter(prefix="/v1", tags=["commands"])
-prompts = APIRouter(route_class=_RecordsRefusals)
+# Prefixes stand here and not where routers are put together: a route's own path is its label in the metrics.
+prompts = APIRouter(prefix="/v1", tags=["commands"], route_class=_RecordsRefusals)
+others = APIRouter(prefix="/v1", tags=["commands"])
 
 
 def _ports(request: Request) -> CommandPorts:
@@ -129,7 +130,7 @@ class CancelAccepted(BaseModel):
     )
 
 
-@router.post(
+@others.post(
     "/generations/{generation_id}/cancel",
     status_code=202,
     response_model=CancelAccepted,
@@ -158,7 +159,7 @@ class Renamed(BaseModel):
     title: str = Field(description="its title from now on", examples=["The colour of the sky"])
 
 
-@router.patch(
+@others.patch(
     "/conversations/{conversation_id}",
     response_model=Renamed,
     summary="Rename a conversation",
@@ -175,7 +176,7 @@ async def rename_conversation(
     return Renamed(id=conversation_id, title=body.title)
 
 
-@router.delete(
+@others.delete(
     "/conversations/{conversation_id}",
     status_code=204,
     summary="Delete a conversation",
@@ -210,4 +211,6 @@ def _lag() -> Problem:
     return unavailable("projections", "The read models are behind; whether this is there cannot be said yet.")
 
 
+router = APIRouter()
 router.include_router(prompts)
+router.include_router(others)
