@@ -25,6 +25,8 @@ class Answer:
     ended: float | None = None
     outcome: str = ""
     """The event that ended it, or what went wrong."""
+    unavailable: list[str] = field(default_factory=list)
+    """What was, each time when the stream was answered 503 and had to be asked for again."""
     url: str = ""
     """Where the stored answer is; empty where none is stored."""
 

@@ -15,6 +15,7 @@ from benches.load import PROMPT, Load, Target
 
 _ENDS = frozenset({"completed", "failed", "cancelled"})
 _GRACE_S = 60.0
+_RETRY_S = 0.1
 
 
 class Client:
@@ -60,6 +61,13 @@ class Client:
             raise Broken(f"POST /v1/prompts was answered {status}: {_problem(body)}")
         accepted = orjson.loads(b"".join(body))
         into.url = accepted["generation_url"]
+        # There is nothing here to wait on; the server says when to come again.
+        while not await self._follow(accepted["stream_url"], into):  # noqa: ASYNC110
+            await asyncio.sleep(connection.retry_after_s or _RETRY_S)
+
+    async def _follow(self, url: str, into: Answer) -> bool:
+        """Note the answer to its end; False where the stream is to be asked for again, later. Raises Broken."""
+        connection = self._connection
         parser = EventParser()
         other: list[bytes] = []
 
@@ -80,11 +88,15 @@ class Client:
             if not events:
                 other.append(piece)
 
-        status = await connection.ask(_head("GET", accepted["stream_url"], self._target), take)
+        status = await connection.ask(_head("GET", url, self._target), take)
+        if status == 503 and connection.retry_after_s is not None:
+            into.unavailable.append(_problem(other, "service"))
+            return False
         if status != 200:
             raise Broken(f"the stream was answered {status}: {_problem(other)}")
         if into.ended is None:
             raise Broken(f"the stream ended {time.monotonic() - into.asked:.1f} s after the prompt, before its answer")
+        return True
 
 
 def _head(method: str, path: str, target: Target, body: bytes = b"") -> bytes:
@@ -94,9 +106,9 @@ def _head(method: str, path: str, target: Target, body: bytes = b"") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def _problem(body: list[bytes]) -> str:
-    """The problem's type, which is stable and says nothing of the prompt."""
+def _problem(body: list[bytes], member: str = "type") -> str:
+    """A member of the problem that is stable and says nothing of the prompt."""
     try:
-        return str(orjson.loads(b"".join(body)).get("type"))
+        return str(orjson.loads(b"".join(body)).get(member))
     except (ValueError, AttributeError):
         return "no problem document"

@@ -20,6 +20,8 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.received = 0.0
         """When what a sink gets was there, in seconds of ``time.monotonic``."""
+        self.retry_after_s: float | None = None
+        """What the last answer says of when to try again."""
         self._transport: asyncio.WriteTransport | None = None
         self._parser: Any = None
         self._sink: Sink = _dropped
@@ -45,6 +47,7 @@ class Connection(asyncio.Protocol):
         assert self._done is None
         self._parser = httptools.HttpResponseParser(self)
         self._sink = sink
+        self.retry_after_s = None
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -68,6 +71,10 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._break(f"not HTTP: {error}")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self.retry_after_s = float(value)
 
     def on_body(self, piece: bytes) -> None:
         self._sink(piece)

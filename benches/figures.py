@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -34,6 +35,7 @@ class Figures(BaseModel):
     requests: int = Field(description="answers that ended in the window")
     tokens: int = Field(description="tokens that arrived in the window")
     frames: int = Field(description="arrivals of tokens in the window; one may bring several")
+    unavailable: dict[str, int] = Field(description="streams that were answered 503 at first, by what was missing")
     seconds: float = Field(description="length of the window")
 
     @property
@@ -80,6 +82,7 @@ def figures(load: Load, answers: Sequence[Answer], opened: float) -> Figures:
         requests=sum(1 for answer in answers if answer.ended is not None and opened <= answer.ended < closed),
         tokens=tokens,
         frames=frames,
+        unavailable=dict(Counter(what for answer in counted for what in answer.unavailable)),
         seconds=load.seconds,
     )
 

@@ -81,9 +81,22 @@ def _latency(levels: Sequence[Level]) -> list[str]:
                 *_ms(parley, "p50", "p99"),
                 _overhead(direct, parley, "p50"),
                 _overhead(direct, parley, "p99"),
+                str(sum(level.parley.outcome.figures.unavailable.values())),
             ]
         )
-    head = ["load", "prompts", "direct p50", "p99", "202 p50", "p99", "Parley p50", "p99", "overhead p50", "p99"]
+    head = [
+        "load",
+        "prompts",
+        "direct p50",
+        "p99",
+        "202 p50",
+        "p99",
+        "Parley p50",
+        "p99",
+        "overhead p50",
+        "p99",
+        "503s",
+    ]
     return ["### Time to the first token (ms)", "", *table(head, rows)]
 
 

@@ -98,6 +98,17 @@ async def test_after_a_restart_the_answer_begins_anew() -> None:
     assert (answer.text, answer.seqs) == ("the rain", [1, 2])
 
 
+async def test_a_stream_that_is_not_there_yet_is_asked_for_again() -> None:
+    body = b'{"type":"unavailable","service":"projections"}'
+    later = [b"HTTP/1.1 503 No\r\nRetry-After: 0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)]
+    asking, wire = client(whole(202, ACCEPTED), later, chunked(EVENTS))
+    answer = Answer(0.0)
+    await asking.answer(answer)
+    assert answer.unavailable == ["projections"]
+    assert answer.came_through(2)
+    assert wire.requests[1] == wire.requests[2]
+
+
 @pytest.mark.parametrize(
     ("answers", "said"),
     [

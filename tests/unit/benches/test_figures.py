@@ -51,5 +51,6 @@ def test_only_the_window_counts() -> None:
 
 
 def test_an_answer_without_tokens_counts_for_nothing() -> None:
-    got = figures(LOAD, [Answer(101.0)], opened=100.0)
+    got = figures(LOAD, [Answer(101.0, unavailable=["postgres", "projections", "postgres"])], opened=100.0)
+    assert got.unavailable == {"postgres": 2, "projections": 1}
     assert (got.first_token, got.accepted, got.gap, got.tokens, got.requests) == (None, None, None, 0, 0)
