@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +22,7 @@ from event_schemas.generation import SubmitPrompt
 from workers.attempt import Attempt, AttemptPorts, Broken, Stop
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
 from workers.facts import Facts
+from workers.insistence import insist
 from workers.publication import publish_event
 from workers.terminal_frames import terminal_frame
 
@@ -147,7 +147,7 @@ class Worker:
         except Poison as poison:
             reason = str(poison)
             logger.error("dead letter", extra={"action": "dead_letter", "topic": message.topic, "cause": reason})
-            await _insist(lambda: dead_letter(self._ports.publisher, message, reason))
+            await insist(lambda: dead_letter(self._ports.publisher, message, reason))
             await self._ack(message)
             return
         if sum(map(len, self._held.values())) >= _MOST_HELD:
@@ -260,7 +260,7 @@ class Worker:
                     await self._claims.release([generation_id])
                     return False
             terminal = encode(result)
-            if not await _insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
+            if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
                 return False
             await attempt.all_said()
             await self._tell(delivery.facts.tenant_id, terminal, *running.messages)
@@ -341,15 +341,3 @@ async def _first(stopping: asyncio.Task[bool], other: asyncio.Task[T]) -> bool:
         if not other.done():
             other.cancel()
             await asyncio.gather(other, return_exceptions=True)
-
-
-async def _insist(act: Callable[[], Awaitable[T]]) -> T:
-    """Try until Postgres and the bus let it through."""
-    pause_s = 0.05
-    while True:
-        try:
-            return await act()
-        except (DatabaseUnavailable, BusError) as error:
-            logger.warning("trying again", extra={"action": "trying_again", "cause": str(error)})
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
