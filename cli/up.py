@@ -76,10 +76,10 @@ async def _start(settings: Settings, llm: LlmSettings, supervisor: Supervisor, b
         board.done(_MODEL)
     for notice in local_models.new_notices(settings):
         board.line(notice)
-    address = ""
-    for program in service_programs(settings):
-        board.line(f"starting {program.name}")
-        address = await supervisor.start(program)
+    programs = service_programs(settings)
+    board.line(f"starting {', '.join(program.name for program in programs)}")
+    # Side by side, since each takes a second or two to load; the gateway comes last, and it alone has an address.
+    *_, address = await asyncio.gather(*(supervisor.start(program) for program in programs))
     for line in welcome(settings, address, fresh_key):
         board.line(line)
 

@@ -12,7 +12,6 @@ from backplane.ports.database import Database
 from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
-from backplane.web.server import serve_health
 from backplane.wiring.services import projection_side
 from event_schemas.topics import PROJECTIONS, all_topics
 from projections.backoff import Backoff
@@ -29,9 +28,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with projection_side(settings) as side:
         readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve_health(readiness, settings, stop))
+            tasks.create_task(_serve_health(readiness, settings, stop))
             tasks.create_task(_drop_old_messages(side.drop_old_messages, stop))
             tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness))
+
+
+async def _serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
+    if settings.health_port:
+        # The web framework takes a second to import, and only this needs it.
+        from backplane.web.server import serve_health
+
+        await serve_health(readiness, settings, stop)
 
 
 async def _drop_old_messages(drop: Callable[[], Awaitable[int]], stop: asyncio.Event) -> None:

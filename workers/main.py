@@ -11,7 +11,6 @@ from backplane.ports.bus import Mode
 from backplane.settings import LlmSettings, Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
-from backplane.web.server import serve_health
 from backplane.wiring.services import worker_side
 from event_schemas import topics
 from workers.attempt import AttemptPorts
@@ -50,7 +49,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
             )
             cancellations = Cancellations(name, claims, control, side.bus, side.streams, side.signals, readiness)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(serve_health(readiness, settings, stop))
+                tasks.create_task(_serve_health(readiness, settings, stop))
                 background = [
                     tasks.create_task(cancellations.run()),
                     tasks.create_task(follow_cancels(side.signals, worker.cancel)),
@@ -62,3 +61,11 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                     task.cancel()
     finally:
         await backend.close()
+
+
+async def _serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
+    if settings.health_port:
+        # The web framework takes a second to import, and only this needs it.
+        from backplane.web.server import serve_health
+
+        await serve_health(readiness, settings, stop)

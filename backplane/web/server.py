@@ -32,14 +32,13 @@ async def serve_application(app: FastAPI, settings: Settings, stop: asyncio.Even
 
 
 async def serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
-    """Answer probes on ``settings.health_port`` until ``stop`` is set; at once nothing where it is 0.
+    """Answer probes on ``settings.health_port`` until ``stop`` is set, for services without other HTTP.
 
-    For services that have no other HTTP. Raises PortTaken.
+    Raises PortTaken.
     """
-    if settings.health_port:
-        app = FastAPI(openapi_url=None)
-        app.include_router(health_router(readiness))
-        await _serve(app, settings.host, settings.health_port, stop, lambda address: None)
+    app = FastAPI(openapi_url=None)
+    app.include_router(health_router(readiness))
+    await _serve(app, settings.host, settings.health_port, stop, lambda address: None)
 
 
 async def _serve(app: FastAPI, host: str, port: int, stop: asyncio.Event, listens: Callable[[str], None]) -> None:

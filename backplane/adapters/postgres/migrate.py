@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from backplane.adapters.postgres.database import engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Alembic is imported where it is used: it takes as long to import as all the rest, and every service comes by here.
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 _ONE_AT_A_TIME = 0x7061726C6579  # "parley", as an advisory lock
@@ -47,12 +49,16 @@ async def migrate(owner_url: str, passwords: Mapping[str, str]) -> tuple[str | N
 
 def newest_revision() -> str:
     """The revision that this release expects."""
+    from alembic.script import ScriptDirectory
+
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     config.set_main_option("path_separator", "os")
@@ -60,6 +66,9 @@ def _config() -> Config:
 
 
 def _upgrade(connection: Connection) -> tuple[str | None, str]:
+    from alembic import command
+    from alembic.runtime.migration import MigrationContext
+
     before = MigrationContext.configure(connection).get_current_revision()
     config = _config()
     config.attributes["connection"] = connection
