@@ -27,7 +27,7 @@ def machine() -> Machine:
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=psutil.virtual_memory().total,
-        system=f"{platform.system()} {platform.release()}",
+        system=platform.system(),
         python=platform.python_version(),
         load_average=os.getloadavg()[0],
     )
