@@ -48,12 +48,17 @@ async def follow(
 async def _may_follow(ports: QueryPorts, principal: Principal, generation_id: UUID) -> None:
     """Return once the generation is known to be there and the caller's own. Raises as ``follow``.
 
-    The read model says so, and so does the frame that its worker began with, which is often faster.
+    The read model says so. Until it knows of the generation at all, so does the frame that its worker began with,
+    which is often faster; of one that it does know, it alone says who may see it, and whether it was deleted.
     """
     eyes = sql.Eyes.of(principal)
     async with ports.database.tenant(principal.tenant_id) as session:
         if await sql.generation(session, eyes, generation_id) is not None:
             return
+        is_known = await sql.standing(session, generation_id) is not None
+    if is_known:
+        await generation(ports, principal, generation_id)
+        return
     refused: list[Exception] = []
 
     async def read() -> None:

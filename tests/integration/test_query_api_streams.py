@@ -379,3 +379,19 @@ async def test_a_stream_begins_before_the_projections_know_of_it_and_for_its_own
             refused = await other.get(f"/v1/generations/{generation_id}/stream")
             assert refused.status_code == 503, refused.text
             assert "early" not in refused.text
+
+
+async def test_what_stands_in_the_stream_does_not_undo_a_deletion(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1)
+    owner = {"model": "m", "user_id": str(member.user_id), "key_id": str(member.key_id)}
+    world.writer.append(member.tenant_id, generation_id, Frame(Kind.STARTED, 1, 0, detail=owner))
+    await world.writer.flush()
+    await world.owner.execute(
+        "INSERT INTO read_models.conversations (id, tenant_id, user_id, renamed, updated_at, deleted)"
+        " SELECT conversation_id, tenant_id, user_id, false, now(), true FROM read_models.generations WHERE id = $1",
+        generation_id,
+    )
+    gone = await member.get(f"/v1/generations/{generation_id}")
+    assert gone.status_code == 404, gone.text
+    refused = await member.get(f"/v1/generations/{generation_id}/stream")
+    assert refused.status_code == 404, refused.text
