@@ -38,7 +38,7 @@ class PostgresSettings(_Section):
         description="`postgresql://…` of the owner, for migrations and rebuilds; none: the embedded server",
     )
     role_urls: RoleUrls = RoleUrls()
-    pool_size: int = Field(default=8, ge=1, le=200, description="connections a service holds at most")
+    pool_size: int = Field(default=20, ge=1, le=200, description="connections a service holds at most")
 
 
 class RedisSettings(_Section):
