@@ -22,6 +22,8 @@ _RUNNING_S = 24 * 3600
 _ENDED_S = 15 * 60
 _RENEW_EVERY = 256
 _LOOK_BACK = 64
+_GATHER_S = 0.002
+"""After a round trip, frames are gathered for this long before the next one."""
 
 _dropped = Counter("parley_stream_frames_dropped_total", "Token frames that could not be written to Redis")
 
@@ -44,6 +46,7 @@ class RedisStreamWriter:
         self._waiting: Group = {}
         self._count = 0
         self._away = False
+        self._rested_at = 0.0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -124,11 +127,16 @@ class RedisStreamWriter:
 
     async def _write(self, connection: AbstractConnection, again: Group, pauses: Pauses) -> tuple[Group, Exception]:
         """Write groups until the connection breaks. Returns the group that was tried once only, and what broke it."""
+        loop = asyncio.get_running_loop()
         while True:
             if again:
                 group, first_try = again, False
             else:
                 await self._wake.wait()
+                # Many streams would else pay a round trip for each of their tokens; after a silence nobody waits.
+                pause_s = self._rested_at - loop.time()
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
                 group, first_try = self._take(), True
             try:
                 async with asyncio.timeout(ANSWER_S):
@@ -139,6 +147,7 @@ class RedisStreamWriter:
                 self._drop(sum(map(len, group.values())))
                 return {}, error
             again = {}
+            self._rested_at = loop.time() + _GATHER_S
             pauses.reset()
             if not self._count:
                 self._idle.set()
