@@ -16,11 +16,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 import redis
+from xdist.remote import Producer
 
 from backplane.adapters.embedded.account import Command
 from backplane.adapters.embedded.postgres import OWNER, EmbeddedPostgres
 from backplane.adapters.embedded.valkey import EmbeddedValkey
 from backplane.adapters.postgres.migrate import migrate
+from tests.scheduling import SharedServers
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedServers:
+    return SharedServers(config, log)
+
 
 ROLES = ("command_api", "query_api", "worker", "projections", "relay")
 PASSWORD = "only-in-tests"
@@ -63,6 +70,10 @@ class Server:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise RuntimeError(f"{self._command.argv[0]}: {self._command.log.read_text()[-2000:]}") from None
                 time.sleep(0.02)
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """kill -9, of every process of the server."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.e2e.client import Answer, Client, Json, eventually
 from tests.e2e.running import Up, until
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 TOKENS = 60
 LEASE_S = "1"
@@ -31,8 +32,8 @@ def whole(attempt: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    made = Up(tmp_path_factory.mktemp("chaos"), PARLEY_BUS__LEASE_S=LEASE_S, PARLEY_WORKER__LEASE_S=LEASE_S)
+def up(short_folder: Path) -> Iterator[Up]:
+    made = Up(short_folder / "chaos", PARLEY_BUS__LEASE_S=LEASE_S, PARLEY_WORKER__LEASE_S=LEASE_S)
     try:
         made.start()
         made.ready()
@@ -131,7 +132,7 @@ VICTIMS = {
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_one_process(up: Up, client: Client, victim: str) -> None:
     came_back = up.output.count(f"{victim} works again")
-    accepted = await client.submit("talk", script=script(delay_s=0.08))
+    accepted = await client.submit("talk", script=script(delay_s=0.06))
     steady, restless = Answer(), Answer()
     following = asyncio.gather(
         client.follow_through(accepted["generation_id"], steady),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -21,10 +22,10 @@ ORIGIN = "https://app.example.com"
 
 
 @pytest.fixture(scope="session")
-def parley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """Shared by all tests of the xdist group `api`, so that it starts once."""
+def parley(short_folder: Path) -> Iterator[Up]:
+    """Shared by all tests of the APIs (see tests/scheduling.py), so that it starts once."""
     up = Up(
-        tmp_path_factory.mktemp("api"),
+        short_folder / "api",
         PARLEY_POOLS=json.dumps({"local": {"backend": "scripted", "models": ["script"], "slots": SLOTS}}),
         PARLEY_REFUSALS_WINDOW_S="0.5",
         PARLEY_CORS_ORIGINS=json.dumps([ORIGIN]),
@@ -55,6 +56,9 @@ class Callers:
     async def admin(self) -> Client:
         """The admin of a tenant of its own."""
         return await self.caller(await self.tenant(), "admin")
+
+    async def revoke(self, key: str) -> None:
+        assert await tenancy.revoke_key(self._settings, key)
 
     async def with_key(self, key: str) -> Client:
         return await self._open.enter_async_context(Client(self._url, key))

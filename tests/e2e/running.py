@@ -37,6 +37,7 @@ class Up:
     """`parley up`; ``settings`` are environment variables on top of its own."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.data = folder / "data"
         self.port = free_port()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.client import Client, eventually
 
-pytestmark = [pytest.mark.xdist_group("api"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 async def test_a_conversation_is_a_tree(admin: Client) -> None:

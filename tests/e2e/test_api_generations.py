@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.client import Answer, Client, Json, eventually
 from tests.e2e.conftest import SLOTS, Callers
 
-pytestmark = [pytest.mark.xdist_group("api"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 # Deltas that break whoever cuts text at bytes, lines or words.
 TOKENS = [f"{place}é\u0301 \u2028🌧\n" if place % 3 else f" data: {place}\r\n\n" for place in range(1, 31)]

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.client import Client, Json
 from tests.e2e.running import Up
 
-pytestmark = [pytest.mark.xdist_group("api"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

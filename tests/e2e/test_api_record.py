@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.client import Client, Json, eventually
 from tests.e2e.conftest import Callers
 
-pytestmark = [pytest.mark.xdist_group("api"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 async def test_usage_adds_up_however_it_is_grouped(callers: Callers) -> None:

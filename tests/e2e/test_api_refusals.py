@@ -14,7 +14,7 @@ from tests.e2e.client import Client, Json, eventually
 from tests.e2e.conftest import ORIGIN, Callers
 from tests.e2e.running import Up
 
-pytestmark = [pytest.mark.xdist_group("api"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 JSON = {"Content-Type": "application/json"}
 
