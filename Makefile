@@ -12,6 +12,8 @@ UV_HOME := .uv
 # Only what PyPI has is fetched: never an interpreter.
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(VENV)
+# Else the first start of every service compiles the same modules again.
+export UV_COMPILE_BYTECODE := 1
 
 define FIND_UV
 uv="$$(command -v uv || true)"; \

@@ -95,16 +95,6 @@ def test_children_that_die_come_back(up: Up) -> None:
     assert up.parley("chat", "Still there?").startswith(ANSWER)
 
 
-def test_after_kill_9_of_everything_it_starts_again(up: Up) -> None:
-    up.start()
-    up.ready()
-    first = up.parley("chat", "Before")
-    up.kill_everything()
-    up.start()
-    up.ready()
-    assert up.parley("chat", "-c", "After") == first
-
-
 def test_a_killed_supervisor_leaves_nothing_in_the_way(up: Up) -> None:
     up.start()
     up.ready()

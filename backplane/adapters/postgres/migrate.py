@@ -48,12 +48,8 @@ async def migrate(owner_url: str, passwords: Mapping[str, str]) -> tuple[str | N
 
 
 def newest_revision() -> str:
-    """The revision that this release expects."""
-    from alembic.script import ScriptDirectory
-
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
+    """The revision that this release expects: history is one line, so its newest file names it."""
+    return max(file.stem.partition("_")[0] for file in (_SCRIPTS / "versions").glob("[0-9]*.py"))
 
 
 def _config() -> Config:

@@ -64,6 +64,15 @@ async def written(writer: RedisStreamWriter, generation: UUID, seq: int) -> bool
         return False
 
 
+async def follows(reader: RedisStreamReader, generation: UUID) -> bool:
+    """Whether the reader's own connection is back, too."""
+    try:
+        async with reader.follow(TENANT, generation):
+            return True
+    except StreamUnavailable:
+        return False
+
+
 async def test_killed_and_back(own_valkey: ValkeyServer) -> None:
     generation = uuid4()
     async with adapters(own_valkey.url) as (writer, reader, _):
@@ -87,6 +96,7 @@ async def test_killed_and_back(own_valkey: ValkeyServer) -> None:
         assert writer.dropped == 498
         own_valkey.server.start()
         await eventually(lambda: written(writer, generation, 500))
+        await eventually(lambda: follows(reader, generation))
         async with reader.follow(TENANT, generation) as live:
             writer.append(TENANT, generation, token(501))
             assert spread(await until(live, Kind.TOKEN, 501)) == spread([token(501)])
