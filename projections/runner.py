@@ -13,6 +13,7 @@ from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import NewerVersion, Poison, decode
+from event_schemas.topics import EVENTS
 from projections.backoff import Backoff
 from projections.batch import Batch
 from projections.event_log import MOST_BYTES, Received
@@ -138,6 +139,8 @@ class Runner:
     async def _apply(self, sorted_: _Sorted, aside: set[_Place]) -> None:
         for message, reason in sorted_.poison:
             place = message.topic, message.partition, message.position
+            if message.topic != EVENTS:
+                continue  # its workers read it too, and it is theirs to set aside: one message, one dead letter
             if place not in aside:  # once, also where what comes after it has to be tried again
                 await dead_letter(self._publisher, message, reason)
                 aside.add(place)

@@ -136,12 +136,14 @@ async def test_a_fenced_worker_publishes_nothing_more(world: WorkerWorld) -> Non
     await world.until(running, "it runs")
     await world.owner.execute("UPDATE work.claims SET worker = 'b', attempt = 2, lease_until = now() + interval '1 h'")
 
+    # That nothing more comes can only be seen by waiting; a token would be due every 20 ms.
     async def silent() -> bool:
         before = await world.tokens(prompt)
         await asyncio.sleep(0.15)
         return await world.tokens(prompt) == before
 
     await world.until(silent, "the fenced worker stopped")
+    assert await world.tokens(prompt) < SLOW["count"], "it wrote to its end as if nothing had happened"
     assert all("started" in event.type or "tokens" in event.type for event in await world.events(prompt))
 
 

@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -83,6 +84,15 @@ async def test_poison_is_set_aside_once_with_its_reason_and_nothing_blocks_behin
     assert SECRET not in caplog.text
     assert [each.envelope.id for each in rig.batch.applied] == [first.id, second.id]
     assert rig.batch.passed == sent
+
+
+@pytest.mark.parametrize("topic", ["commands-local", "control"])
+async def test_poison_that_workers_read_too_is_theirs_to_set_aside(topic: str) -> None:
+    sent = [replace(message, topic=topic) for message in messages(b"\xff", Story().whole()[0])]
+    rig = Rig(sent, MemoryBatch())
+    await rig.until(lambda: rig.consumer.acked == sent)
+    assert rig.publisher.published == {}
+    assert len(rig.batch.applied) == 1
 
 
 async def test_poison_waits_for_the_bus_that_is_to_keep_it() -> None:
