@@ -11,10 +11,10 @@ import pytest
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.identifiers import new_id
-from event_schemas.codec import AnyEnvelope, encode
-from event_schemas.envelope import Envelope
-from event_schemas.generation import CancelGeneration, ChatMessage, Parameters, PromptContent, SubmitPrompt
+from event_schemas.codec import encode
+from event_schemas.generation import SubmitPrompt
 from tests.conftest import TestDatabase
+from tests.integration.prompts import envelope, scripted, wish
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine, Told
 from workers.deltas import Deltas
 from workers.facts import Facts
@@ -23,35 +23,10 @@ from workers.history import NotProjected, history
 TENANT = UUID("01990000-0000-7000-8000-00000000000a")
 
 
-def prompt(
-    *, conversation: UUID | None = None, parent: UUID | None = None, text: str = "hi", pool: str = "p"
-) -> SubmitPrompt:
-    return SubmitPrompt(
-        generation_id=new_id(),
-        conversation_id=conversation or new_id(),
-        parent_message_id=parent,
-        input_message_ids=(new_id(),),
-        user_id=None,
-        key_id=new_id(),
-        model="m",
-        pool=pool,
-        parameters=Parameters(),
-        content=PromptContent(messages=(ChatMessage(role="user", content=text),)),
-    )
-
-
-def envelope(command: SubmitPrompt) -> AnyEnvelope:
-    return Envelope.first(command, id=new_id(), source="/parley/test", tenant_id=TENANT, actor="operator")
-
-
 def answered(command: SubmitPrompt, text: str, attempt: int = 1) -> bytes:
     deltas = Deltas()
     deltas.append(text)
-    return encode(Facts(envelope(command), command, "w").cancelled(attempt, deltas))
-
-
-def wish(command: SubmitPrompt) -> CancelGeneration:
-    return CancelGeneration(**command.model_dump(include=set(CancelGeneration.model_fields)))
+    return encode(Facts(envelope(command, TENANT), command, "w").cancelled(attempt, deltas))
 
 
 class World:
@@ -62,7 +37,7 @@ class World:
         self.b = Claims(database, "b", lease_s=60)
 
     async def ask(self, claims: Claims, command: SubmitPrompt) -> object:
-        return await claims.ask(TENANT, command, encode(envelope(command)))
+        return await claims.ask(TENANT, command, encode(envelope(command, TENANT)))
 
     async def expire(self, command: SubmitPrompt) -> None:
         await self.owner.execute(
@@ -85,25 +60,25 @@ async def world(database: TestDatabase) -> AsyncIterator[World]:
 
 
 async def test_one_of_many_that_ask_at_once_gets_the_claim(world: World) -> None:
-    command = prompt()
+    command = scripted()
     answers = await asyncio.gather(*(world.ask(claims, command) for claims in (world.a, world.b) * 8))
     assert sorted(type(answer).__name__ for answer in answers if isinstance(answer, Claimed)) == ["Claimed"]
     assert all(isinstance(answer, (Claimed, Busy, Mine)) for answer in answers)
 
 
 async def test_a_held_lease_is_mine_or_busy(world: World) -> None:
-    command = prompt()
+    command = scripted()
     assert await world.ask(world.a, command) == Claimed(1)
     assert isinstance(await world.ask(world.a, command), Mine)
     assert isinstance(await world.ask(world.b, command), Busy)
 
 
 async def test_a_lost_attempt_is_taken_over_once_and_recorded_once(world: World) -> None:
-    command = prompt()
+    command = scripted()
     await world.ask(world.a, command)
     await world.expire(command)
     assert await world.ask(world.b, command) == Expired(1, False)
-    lost = Facts(envelope(command), command, "b").lost(1, 7)
+    lost = Facts(envelope(command, TENANT), command, "b").lost(1, 7)
     answers = await asyncio.gather(
         *(claims.take_over(TENANT, command.generation_id, 1, lost) for claims in (world.a, world.b))
     )
@@ -113,10 +88,10 @@ async def test_a_lost_attempt_is_taken_over_once_and_recorded_once(world: World)
 
 
 async def test_the_attempt_is_the_fence(world: World) -> None:
-    command = prompt()
+    command = scripted()
     await world.ask(world.a, command)
     await world.expire(command)
-    lost = Facts(envelope(command), command, "b").lost(1, 0)
+    lost = Facts(envelope(command, TENANT), command, "b").lost(1, 0)
     await world.b.take_over(TENANT, command.generation_id, 1, lost)
     assert not await world.a.end(TENANT, command.generation_id, 1, answered(command, "from a"))
     terminal = answered(command, "from b", 2)
@@ -126,8 +101,8 @@ async def test_the_attempt_is_the_fence(world: World) -> None:
 
 
 async def test_a_conversation_runs_one_generation_at_a_time(world: World) -> None:
-    first, second = prompt(), None
-    second = prompt(conversation=first.conversation_id)
+    first, second = scripted(), None
+    second = scripted(conversation=first.conversation_id)
     assert await world.ask(world.a, first) == Claimed(1)
     assert isinstance(await world.ask(world.b, second), Busy)
     await world.a.end(TENANT, first.generation_id, 1, answered(first, "x"))
@@ -135,8 +110,8 @@ async def test_a_conversation_runs_one_generation_at_a_time(world: World) -> Non
 
 
 async def test_a_prompt_waits_for_what_it_answers_to(world: World) -> None:
-    parent = prompt()
-    child = prompt(conversation=parent.conversation_id, parent=parent.generation_id)
+    parent = scripted()
+    child = scripted(conversation=parent.conversation_id, parent=parent.generation_id)
     assert isinstance(await world.ask(world.a, child), Busy)
     await world.ask(world.a, parent)
     assert isinstance(await world.ask(world.b, child), Busy)
@@ -145,40 +120,40 @@ async def test_a_prompt_waits_for_what_it_answers_to(world: World) -> None:
 
 
 async def test_history_is_read_from_claims_until_the_projection_has_it(world: World) -> None:
-    parent = prompt(text="question")
+    parent = scripted(text="question")
     await world.ask(world.a, parent)
     await world.a.end(TENANT, parent.generation_id, 1, answered(parent, "answer"))
-    child = prompt(conversation=parent.conversation_id, parent=parent.generation_id, text="next")
+    child = scripted(conversation=parent.conversation_id, parent=parent.generation_id, text="next")
     said = await history(world.database, TENANT, child)
     assert [(m.role, m.content) for m in said] == [("user", "question"), ("assistant", "answer"), ("user", "next")]
-    again = prompt(conversation=parent.conversation_id, parent=parent.input_message_ids[0], text="instead")
+    again = scripted(conversation=parent.conversation_id, parent=parent.input_message_ids[0], text="instead")
     assert [m.content for m in await history(world.database, TENANT, again)] == ["question", "instead"]
 
 
 async def test_history_does_not_invent_what_nobody_has(world: World) -> None:
     with pytest.raises(NotProjected):
-        await history(world.database, TENANT, prompt(parent=new_id()))
+        await history(world.database, TENANT, scripted(parent=new_id()))
 
 
 async def test_another_tenant_sees_no_claimed_history(world: World) -> None:
-    parent = prompt(text="secret")
+    parent = scripted(text="secret")
     await world.ask(world.a, parent)
     await world.a.end(TENANT, parent.generation_id, 1, answered(parent, "answer"))
     with pytest.raises(NotProjected):
-        await history(world.database, new_id(), prompt(parent=parent.generation_id))
+        await history(world.database, new_id(), scripted(parent=parent.generation_id))
 
 
 async def test_cancel_ends_at_once_what_never_began(world: World) -> None:
-    command = prompt()
-    terminal = encode(Facts(envelope(command), wish(command), "a").cancelled(0, None))
+    command = scripted()
+    terminal = encode(Facts(envelope(command, TENANT), wish(command), "a").cancelled(0, None))
     assert await world.a.cancel(TENANT, wish(command), terminal) == Ended(terminal)
     assert await world.ask(world.b, command) == Ended(terminal)
-    other = encode(Facts(envelope(command), wish(command), "b").cancelled(0, None))
+    other = encode(Facts(envelope(command, TENANT), wish(command), "b").cancelled(0, None))
     assert await world.b.cancel(TENANT, wish(command), other) == Ended(terminal)
 
 
 async def test_cancel_tells_the_worker_by_its_heartbeat(world: World) -> None:
-    command = prompt()
+    command = scripted()
     await world.ask(world.a, command)
     assert await world.a.heartbeat() == {command.generation_id: False}
     assert isinstance(await world.b.cancel(TENANT, wish(command), b""), Told)
@@ -187,11 +162,11 @@ async def test_cancel_tells_the_worker_by_its_heartbeat(world: World) -> None:
 
 
 async def test_what_nobody_runs_any_more_ends_as_an_attempt_that_never_ran(world: World) -> None:
-    command = prompt()
+    command = scripted()
     await world.ask(world.a, command)
     await world.expire(command)
     assert await world.b.cancel(TENANT, wish(command), b"") == Expired(1, True)
-    facts = Facts(envelope(command), command, "b")
+    facts = Facts(envelope(command, TENANT), command, "b")
     terminal = encode(facts.cancelled(2, None))
     assert await world.b.end_lost(TENANT, command.generation_id, 1, terminal, facts.lost(1, 3))
     assert not await world.b.end_lost(TENANT, command.generation_id, 1, terminal, facts.lost(1, 3))
@@ -200,7 +175,7 @@ async def test_what_nobody_runs_any_more_ends_as_an_attempt_that_never_ran(world
 
 
 async def test_a_released_claim_can_be_had_at_once(world: World) -> None:
-    command = prompt()
+    command = scripted()
     await world.ask(world.a, command)
     await world.b.release([command.generation_id])
     assert isinstance(await world.ask(world.b, command), Busy)
@@ -209,7 +184,7 @@ async def test_a_released_claim_can_be_had_at_once(world: World) -> None:
 
 
 async def test_a_delivery_from_the_wrong_pool_is_void(world: World) -> None:
-    command = prompt()
+    command = scripted()
     await world.ask(world.a, command)
     await world.expire(command)
     await world.owner.execute("UPDATE work.claims SET pool = 'other'")
@@ -217,7 +192,7 @@ async def test_a_delivery_from_the_wrong_pool_is_void(world: World) -> None:
 
 
 async def test_old_claims_are_forgotten_and_running_ones_never(world: World) -> None:
-    ended, running = prompt(), prompt()
+    ended, running = scripted(), scripted()
     for command in (ended, running):
         await world.ask(world.a, command)
     await world.a.end(TENANT, ended.generation_id, 1, answered(ended, "x"))

@@ -18,7 +18,8 @@ from event_schemas.generation import (
     TokensEmitted,
 )
 from tests.conftest import TestDatabase, ValkeyServer
-from tests.integration.worker_world import COMMANDS, WorkerWorld, scripted
+from tests.integration.prompts import scripted
+from tests.integration.worker_world import COMMANDS, WorkerWorld
 
 SLOW = {"count": 400, "delay_s": 0.02}
 

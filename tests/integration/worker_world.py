@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
@@ -23,38 +21,18 @@ from backplane.settings import WorkerSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas import topics
 from event_schemas.codec import AnyEnvelope, decode, encode
-from event_schemas.envelope import Envelope
-from event_schemas.generation import CancelGeneration, ChatMessage, Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import SubmitPrompt
 from tests.conftest import TestDatabase
+from tests.integration.prompts import POOL, envelope, wish
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
 from workers.inference.scripted import ScriptedBackend
 from workers.worker import Worker
 
-POOL = "p"
 COMMANDS = topics.commands(POOL)
 LEASE_S = 0.8
 DEADLINE_S = 20.0
-
-
-def scripted(*scripts: dict[str, Any], conversation: UUID | None = None, parent: UUID | None = None) -> SubmitPrompt:
-    """A prompt whose attempts do as the scripts say."""
-    return SubmitPrompt(
-        generation_id=new_id(),
-        conversation_id=conversation or new_id(),
-        parent_message_id=parent,
-        input_message_ids=(new_id(),),
-        user_id=None,
-        key_id=new_id(),
-        model="scripted",
-        pool=POOL,
-        parameters=Parameters(),
-        content=PromptContent(
-            messages=(ChatMessage(role="user", content="one two three"),),
-            metadata={"script": json.dumps(list(scripts) or [{"count": 5}])},
-        ),
-    )
 
 
 class RunningWorker:
@@ -143,17 +121,13 @@ class WorkerWorld:
         return running
 
     async def submit(self, prompt: SubmitPrompt, *, times: int = 1) -> AnyEnvelope:
-        envelope = Envelope.first(
-            prompt, id=new_id(), source="/parley/test", tenant_id=self.tenant_id, actor="operator"
-        )
+        command = envelope(prompt, self.tenant_id)
         for _ in range(times):
-            await self.bus.publish(COMMANDS, encode(envelope))
-        return envelope
+            await self.bus.publish(COMMANDS, encode(command))
+        return command
 
     async def cancel(self, prompt: SubmitPrompt) -> None:
-        wish = CancelGeneration(**prompt.model_dump(include=set(CancelGeneration.model_fields)))
-        envelope = Envelope.first(wish, id=new_id(), source="/parley/test", tenant_id=self.tenant_id, actor="operator")
-        await self.bus.publish(topics.CONTROL, encode(envelope))
+        await self.bus.publish(topics.CONTROL, encode(envelope(wish(prompt), self.tenant_id)))
 
     async def messages(self, topic: str) -> list[Message]:
         found: list[Message] = []

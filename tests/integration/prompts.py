@@ -1,0 +1,49 @@
+"""Prompts for the scripted backend, and what is said of them on the bus."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from backplane.ports.identifiers import new_id
+from event_schemas.codec import AnyEnvelope
+from event_schemas.envelope import Envelope
+from event_schemas.generation import CancelGeneration, ChatMessage, Parameters, PromptContent, SubmitPrompt
+
+POOL = "p"
+
+
+def scripted(
+    *scripts: dict[str, Any],
+    conversation: UUID | None = None,
+    parent: UUID | None = None,
+    text: str = "one two three",
+    pool: str = POOL,
+) -> SubmitPrompt:
+    """A prompt whose attempts do as the scripts say; five words without any."""
+    return SubmitPrompt(
+        generation_id=new_id(),
+        conversation_id=conversation or new_id(),
+        parent_message_id=parent,
+        input_message_ids=(new_id(),),
+        user_id=None,
+        key_id=new_id(),
+        model="scripted",
+        pool=pool,
+        parameters=Parameters(),
+        content=PromptContent(
+            messages=(ChatMessage(role="user", content=text),),
+            metadata={"script": json.dumps(list(scripts) or [{"count": 5}])},
+        ),
+    )
+
+
+def wish(prompt: SubmitPrompt) -> CancelGeneration:
+    """The command that cancels ``prompt``."""
+    return CancelGeneration(**prompt.model_dump(include=set(CancelGeneration.model_fields)))
+
+
+def envelope(command: SubmitPrompt | CancelGeneration, tenant_id: UUID) -> AnyEnvelope:
+    """``command`` as the command API publishes it."""
+    return Envelope.first(command, id=new_id(), source="/parley/test", tenant_id=tenant_id, actor="operator")
