@@ -26,6 +26,10 @@ BLOCK = "projections"
 MOST_MESSAGES = 500
 """Messages of one transaction at most."""
 
+GATHER_S = 0.025
+"""From the beginning of one batch to that of the next at least: a transaction for each event would cost more than the
+events. What comes after a silence is not held up."""
+
 
 _Place = tuple[str, int, Position]
 
@@ -61,6 +65,7 @@ class Runner:
 
         Raises BusError where the consumer cannot go on.
         """
+        loop = asyncio.get_running_loop()
         stopping = asyncio.ensure_future(self._stop.wait())
         receiving: asyncio.Future[Sequence[Message]] | None = None
         try:
@@ -69,8 +74,11 @@ class Runner:
                 await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not receiving.done():
                     return
+                rested = loop.time() + GATHER_S
                 if not await self.handle(receiving.result()):
                     return
+                if (pause_s := rested - loop.time()) > 0:
+                    await asyncio.wait((stopping,), timeout=pause_s)
         except Stopped:
             return
         finally:

@@ -75,6 +75,8 @@ class FailoverConsumer(Consumer):
         self._nacked: list[tuple[float, int, OwnedPartition, Message]] = []
         self._nacks = itertools.count()
         self._balance_due = True
+        self._behind = False
+        """A read was full, so it pays to have the next one at hand before it is asked for."""
         self._catch_up = False
         """An acknowledgement could not be recorded: do it when the bus is back, even if no other one follows."""
         self._acks: GroupCommit[tuple[OwnedPartition, ...], None] = GroupCommit(self._write_acks)
@@ -148,14 +150,23 @@ class FailoverConsumer(Consumer):
                 await self._acks.submit(behind)
             self._catch_up = False
         wait_s = self._bring_back()
-        if len(self._buffer) <= self.prefetch // 2 and sum(len(m.payload) for _, m in self._buffer) < _MOST_BYTES:
+        if self._wants_more():
             await self._read(self.prefetch - len(self._buffer))
         if self._buffer:
             self.deliverable()
         return wait_s
 
+    def _wants_more(self) -> bool:
+        # A read for every single message, while the one before is still being handled, would cost more than they do.
+        return (
+            (self.wanted > 0 or self._behind)
+            and len(self._buffer) <= self.prefetch // 2
+            and sum(len(message.payload) for _, message in self._buffer) < _MOST_BYTES
+        )
+
     async def _read(self, room: int) -> None:
         owned = [each for each in self._owned.values() if each.look and each.release_at is None]
+        self._behind = False
         if not owned:
             return
         for each in owned:
@@ -176,9 +187,9 @@ class FailoverConsumer(Consumer):
             each = owned[place - 1]
             each.read_next = messages[-1].position.entry + 1
             if len(messages) == limit or sum(len(message.payload) for message in messages) >= _MOST_BYTES:
-                each.look = True
+                each.look = self._behind = True
             self._buffer.extend((each, message) for message in messages)
-        if any(each.look for each in owned):
+        if self._behind:
             self.wake()
 
     def _bring_back(self) -> float:

@@ -101,11 +101,11 @@ class SharedConsumer(Consumer):
         if not self.wanted or self._buffer:
             return self.node.poll_s
         look, self._look = self._look, set()
-        epoch = self.epoch
+        epoch, wanted = self.epoch, self.wanted
         rows = await self.node.connections.fetch(
             _TAKE,
             self.id,
-            self.wanted,
+            wanted,
             list(self.memberships),
             [subscription for subscription, _ in look],
             [partition for _, partition in look],
@@ -133,8 +133,9 @@ class SharedConsumer(Consumer):
             taken.sort(key=lambda item: item[0])
             self._held.update(place for place, _ in taken)
             self._buffer.extend(message for _, message in taken)
-            # There may be more where these came from.
-            self._look |= look
+            if len(taken) >= wanted:
+                # There may be more where these came from.
+                self._look |= look
             self.deliverable()
         return wait_s
 
