@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
@@ -10,15 +11,16 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from sqlalchemy import event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import PoolProxiedConnection, event, make_url, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from backplane.ports.database import DatabaseUnavailable, Row
 
 _CONNECT_TIMEOUT_S = 5.0
+_UNDO_TIMEOUT_S = 5.0
 
 
 def engine(url: str, pool_size: int) -> AsyncEngine:
@@ -41,35 +43,46 @@ def engine(url: str, pool_size: int) -> AsyncEngine:
                 )
             )
 
+    @event.listens_for(made.sync_engine, "checkout")
+    def _drop_closed(connection: Any, _: Any, __: Any) -> None:
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError("closed while it was in the pool")
+
     return made
 
 
 class PostgresSession:
-    """One open transaction."""
+    """One open transaction.
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    SQLAlchemy pools the connections and reads the ``:name`` parameters of a statement, once; asyncpg runs it.
+    """
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
     async def all(self, sql: str, /, **parameters: Any) -> list[Row]:
-        result = await self._connection.execute(_statement(sql), parameters)
-        return [dict(row) for row in result.mappings()]
+        statement, names = _compiled(sql)
+        return [dict(row) for row in await self._connection.fetch(statement, *(parameters[name] for name in names))]
 
     async def one(self, sql: str, /, **parameters: Any) -> Row | None:
-        result = await self._connection.execute(_statement(sql), parameters)
-        row = result.mappings().first()
+        statement, names = _compiled(sql)
+        row = await self._connection.fetchrow(statement, *(parameters[name] for name in names))
         return None if row is None else dict(row)
 
     async def execute(self, sql: str, /, **parameters: Any) -> int:
-        result = await self._connection.execute(_statement(sql), parameters)
-        return result.rowcount
+        statement, names = _compiled(sql)
+        status = await self._connection.execute(statement, *(parameters[name] for name in names))
+        affected = status.rpartition(" ")[2]
+        return int(affected) if affected.isdecimal() else 0
 
     async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
         if rows:
-            await self._connection.execute(_statement(sql), list(rows))
+            statement, names = _compiled(sql)
+            await self._connection.executemany(statement, [[row[name] for name in names] for row in rows])
 
 
 class PostgresTenantSession(PostgresSession):
-    def __init__(self, connection: AsyncConnection, tenant_id: UUID) -> None:
+    def __init__(self, connection: asyncpg.Connection, tenant_id: UUID) -> None:
         super().__init__(connection)
         self.tenant_id = tenant_id
 
@@ -79,19 +92,40 @@ class PostgresDatabase:
 
     def __init__(self, url: str, *, pool_size: int) -> None:
         self._engine = engine(url, pool_size)
+        self._undoing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def _tenant(self, tenant_id: UUID) -> AsyncIterator[PostgresTenantSession]:
-        with unavailable():
-            async with self._engine.begin() as connection:
-                await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
-                yield PostgresTenantSession(connection, tenant_id)
+        if not isinstance(tenant_id, UUID):
+            raise TypeError(f"a tenant's id is a UUID, not {type(tenant_id).__name__}")
+        # One round trip; the simple protocol takes no parameters, and a UUID's text needs no quoting.
+        begin = f"BEGIN; SELECT set_config('parley.tenant', '{tenant_id}', true)"
+        async with self._transaction(begin) as connection:
+            yield PostgresTenantSession(connection, tenant_id)
 
     @asynccontextmanager
     async def _system(self) -> AsyncIterator[PostgresSession]:
+        async with self._transaction("BEGIN") as connection:
+            yield PostgresSession(connection)
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
         with unavailable():
-            async with self._engine.begin() as connection:
-                yield PostgresSession(connection)
+            pooled = await self._engine.raw_connection()
+            connection: asyncpg.Connection = pooled.driver_connection  # type: ignore[assignment]
+            try:
+                await connection.execute(begin)
+                yield connection
+                if await connection.execute("COMMIT") != "COMMIT":
+                    raise LostTransaction("a statement failed and its error was dropped, so nothing was committed")
+            except BaseException:
+                undoing = asyncio.create_task(_undo(pooled, connection))
+                self._undoing.add(undoing)
+                undoing.add_done_callback(self._undoing.discard)
+                # Who is cancelled again stops waiting here; the connection is still given back clean, or dropped.
+                await asyncio.shield(undoing)
+                raise
+            pooled.close()
 
     def tenant(self, tenant_id: UUID) -> AbstractAsyncContextManager[PostgresTenantSession]:
         return self._tenant(tenant_id)
@@ -104,15 +138,33 @@ class PostgresDatabase:
             await session.one("SELECT 1")
 
     async def close(self) -> None:
+        await asyncio.gather(*self._undoing)
         await self._engine.dispose()
 
 
-_SET_TENANT = text("SELECT set_config('parley.tenant', :tenant, true)")
+class LostTransaction(Exception):
+    """A transaction ended well for its caller, and Postgres had given it up before."""
+
+
+async def _undo(pooled: PoolProxiedConnection, connection: asyncpg.Connection) -> None:
+    """Give a connection back without its transaction, or drop it."""
+    try:
+        # First waits until a statement that was cancelled has ended.
+        await connection.execute("ROLLBACK", timeout=_UNDO_TIMEOUT_S)
+    except Exception:
+        pooled.invalidate()
+    pooled.close()
+
+
+_DIALECT = make_url("postgresql+asyncpg://").get_dialect()()
 
 
 @lru_cache(maxsize=512)
-def _statement(sql: str) -> TextClause:
-    return text(sql)
+def _compiled(sql: str) -> tuple[str, list[str]]:
+    """The statement as asyncpg takes it, and the names of its parameters in their order."""
+    compiled = text(sql).compile(dialect=_DIALECT)
+    assert isinstance(compiled, SQLCompiler)
+    return str(compiled), list(compiled.positiontup or ())
 
 
 class unavailable:
