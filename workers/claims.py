@@ -7,10 +7,11 @@ attempt that is no longer its own is said by nobody.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from backplane.ports.database import Database, TenantSession
+from backplane.ports.database import Database, Row, TenantSession
+from backplane.ports.group_commit import GroupCommit
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import CancelGeneration, SubmitPrompt
 from workers.history import has_ended
@@ -57,6 +58,28 @@ class Told:
 Answer = Claimed | Expired | Ended | Mine | Busy | Elsewhere
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One prompt that is asked for; ``after`` is what has to have ended first."""
+
+    tenant_id: UUID
+    prompt: SubmitPrompt
+    command: bytes
+    after: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    tenant_id: UUID
+    generation_id: UUID
+    attempt: int
+    terminal: bytes
+
+
+class _Unclaimed:
+    """Whether what it comes after has ended is known to no claim, so the read model has to say."""
+
+
 class Claims:
     """The table ``work.claims``, as one worker process uses it. Everything here raises DatabaseUnavailable."""
 
@@ -64,45 +87,63 @@ class Claims:
         self._database = database
         self._worker = worker
         self._lease_s = lease_s
+        # What comes during a commit shares the next one.
+        self._asks: GroupCommit[_Asked, Answer | _Unclaimed] = GroupCommit(self._ask, size=lambda it: len(it.command))
+        self._endings: GroupCommit[_Ending, bool] = GroupCommit(self._end, size=lambda it: len(it.terminal))
 
     async def ask(self, tenant_id: UUID, prompt: SubmitPrompt, command: bytes) -> Answer:
         """May this worker run ``prompt`` now? ``command`` is its envelope as it came."""
+        asked = _Asked(tenant_id, prompt, command, prompt.parent_message_id)
+        answer = await self._asks.submit(asked)
+        if not isinstance(answer, _Unclaimed):
+            return answer
+        assert asked.after is not None, "only what comes after something waits for it"
         async with self._database.tenant(tenant_id) as session:
-            row = await session.one(
-                "SELECT pool, attempt, worker, lease_until > now() AS held, cancel_requested, terminal"
-                " FROM work.claims WHERE generation_id = :id",
-                id=prompt.generation_id,
+            if not await has_ended(session, asked.after):
+                return Busy()
+        # What has ended has ended for good, so it is no more to wait for.
+        answer = await self._asks.submit(replace(asked, after=None))
+        assert not isinstance(answer, _Unclaimed)
+        return answer
+
+    async def _ask(self, group: Sequence[_Asked]) -> list[Answer | _Unclaimed | Exception]:
+        prompts = [asked.prompt for asked in group]
+        async with self._database.system() as session:
+            rows = await session.all(
+                _ASK,
+                ids=[prompt.generation_id for prompt in prompts],
+                tenants=[asked.tenant_id for asked in group],
+                conversations=[prompt.conversation_id for prompt in prompts],
+                pools=[prompt.pool for prompt in prompts],
+                afters=[asked.after for asked in group],
+                message_ids=[f"{{{','.join(map(str, (*p.input_message_ids, p.generation_id)))}}}" for p in prompts],
+                commands=[asked.command for asked in group],
+                worker=self._worker,
+                lease=self._lease_s,
             )
-            if row is None:
-                return await self._first(session, prompt, command)
+        by_id = {row["id"]: row for row in rows}
+        answers: list[Answer | _Unclaimed | Exception] = []
+        for asked in group:
+            row = by_id[asked.prompt.generation_id]
+            answers.append(self._answer(asked, row))
+            # Of several deliveries of one prompt, one gets the claim.
+            row["claimed"] = False
+        return answers
+
+    def _answer(self, asked: _Asked, row: Row) -> Answer | _Unclaimed:
+        if row["claimed"]:
+            return Claimed(1)
+        if row["attempt"] is None:
+            # Two things can be in the way, and both mean to ask again: a claim of this generation that was faster,
+            # or, by the partial unique index, another generation that runs in this conversation.
+            return _Unclaimed() if asked.after is not None and row["after_ended"] is None else Busy()
         if row["terminal"] is not None:
             return Ended(row["terminal"])
         if row["held"]:
             return Mine() if row["worker"] == self._worker else Busy()
-        if row["pool"] != prompt.pool:
+        if row["pool"] != asked.prompt.pool:
             return Elsewhere()
         return Expired(row["attempt"], row["cancel_requested"])
-
-    async def _first(self, session: TenantSession, prompt: SubmitPrompt, command: bytes) -> Answer:
-        if prompt.parent_message_id is not None and not await has_ended(session, prompt.parent_message_id):
-            return Busy()
-        # Two things can be in the way, and both mean to ask again: a claim of this generation that was faster, or,
-        # by the partial unique index, another generation that runs in this conversation.
-        inserted = await session.execute(
-            "INSERT INTO work.claims"
-            " (generation_id, tenant_id, conversation_id, pool, attempt, worker, lease_until, message_ids, command)"
-            " VALUES (:id, :tenant_id, :conversation_id, :pool, 1, :worker,"
-            " clock_timestamp() + make_interval(secs => :lease), :message_ids, :command) ON CONFLICT DO NOTHING",
-            id=prompt.generation_id,
-            tenant_id=session.tenant_id,
-            conversation_id=prompt.conversation_id,
-            pool=prompt.pool,
-            worker=self._worker,
-            lease=self._lease_s,
-            message_ids=[*prompt.input_message_ids, prompt.generation_id],
-            command=command,
-        )
-        return Claimed(1) if inserted else Busy()
 
     async def take_over(self, tenant_id: UUID, generation_id: UUID, lost: int, event: AnyEnvelope) -> Claimed | Busy:
         """Begin the attempt after ``lost``, and record in the same transaction that it was lost.
@@ -126,16 +167,20 @@ class Claims:
 
     async def end(self, tenant_id: UUID, generation_id: UUID, attempt: int, terminal: bytes) -> bool:
         """Commit how this worker's attempt ended. False: it is no longer this worker's; publish nothing."""
-        async with self._database.tenant(tenant_id) as session:
-            ended = await session.execute(
-                "UPDATE work.claims SET terminal = :terminal, ended_at = now(), lease_until = NULL"
-                " WHERE generation_id = :id AND attempt = :attempt AND worker = :worker AND terminal IS NULL",
-                id=generation_id,
-                attempt=attempt,
+        return await self._endings.submit(_Ending(tenant_id, generation_id, attempt, terminal))
+
+    async def _end(self, group: Sequence[_Ending]) -> list[bool | Exception]:
+        async with self._database.system() as session:
+            rows = await session.all(
+                _END,
+                ids=[ending.generation_id for ending in group],
+                tenants=[ending.tenant_id for ending in group],
+                attempts=[ending.attempt for ending in group],
+                terminals=[ending.terminal for ending in group],
                 worker=self._worker,
-                terminal=terminal,
             )
-        return bool(ended)
+        ended = {row["generation_id"] for row in rows}
+        return [ending.generation_id in ended for ending in group]
 
     async def end_lost(
         self, tenant_id: UUID, generation_id: UUID, lost: int, terminal: bytes, event: AnyEnvelope
@@ -187,12 +232,7 @@ class Claims:
     async def heartbeat(self) -> Mapping[UUID, bool]:
         """Renew all leases of this worker. Returns what it still runs → whether its cancel was asked for."""
         async with self._database.system() as session:
-            rows = await session.all(
-                "UPDATE work.claims SET lease_until = clock_timestamp() + make_interval(secs => :lease)"
-                " WHERE worker = :worker AND terminal IS NULL RETURNING generation_id, cancel_requested",
-                worker=self._worker,
-                lease=self._lease_s,
-            )
+            rows = await session.all(_HEARTBEAT, worker=self._worker, lease=self._lease_s)
         return {row["generation_id"]: row["cancel_requested"] for row in rows}
 
     async def release(self, generation_ids: Sequence[UUID]) -> None:
@@ -219,3 +259,44 @@ async def _to_outbox(session: TenantSession, event: AnyEnvelope) -> None:
         tenant_id=session.tenant_id,
         envelope=encode(event),
     )
+
+
+# A group inserts in the order of conversations, and locks in the order of generations, so that no two wait for each
+# other. The claims that are looked at are those from before the insert. OFFSET 0 and ANY keep the planner, which knows
+# nothing of a table that was empty a moment ago, to the indexes.
+_ASK = """
+WITH asked AS MATERIALIZED (
+  SELECT a.*, (SELECT bool_and(p.terminal IS NOT NULL) FROM work.claims p
+               WHERE p.message_ids @> ARRAY[a.after] AND p.tenant_id = a.tenant_id) AS after_ended
+  FROM unnest(CAST(:ids AS uuid[]), CAST(:tenants AS uuid[]), CAST(:conversations AS uuid[]), CAST(:pools AS text[]),
+              CAST(:afters AS uuid[]), CAST(:message_ids AS text[]), CAST(:commands AS bytea[]))
+    AS a(id, tenant_id, conversation_id, pool, after, message_ids, command)),
+claimed AS (
+  INSERT INTO work.claims
+    (generation_id, tenant_id, conversation_id, pool, attempt, worker, lease_until, message_ids, command)
+  SELECT a.id, a.tenant_id, a.conversation_id, a.pool, 1, :worker,
+         clock_timestamp() + make_interval(secs => :lease), CAST(a.message_ids AS uuid[]), a.command
+  FROM asked a WHERE a.after IS NULL OR a.after_ended ORDER BY a.conversation_id, a.id
+  ON CONFLICT DO NOTHING RETURNING generation_id)
+SELECT a.id, a.after_ended, a.id IN (SELECT generation_id FROM claimed) AS claimed, c.*
+FROM asked a LEFT JOIN LATERAL (
+  SELECT c.pool, c.attempt, c.worker, c.lease_until > now() AS held, c.cancel_requested, c.terminal
+  FROM work.claims c WHERE c.generation_id = a.id OFFSET 0) c ON true
+"""
+_END = """
+WITH mine AS MATERIALIZED (
+  SELECT generation_id FROM work.claims WHERE generation_id = ANY(CAST(:ids AS uuid[]))
+  ORDER BY generation_id FOR UPDATE)
+UPDATE work.claims c SET terminal = e.terminal, ended_at = now(), lease_until = NULL
+FROM unnest(CAST(:ids AS uuid[]), CAST(:tenants AS uuid[]), CAST(:attempts AS integer[]), CAST(:terminals AS bytea[]))
+  AS e(id, tenant_id, attempt, terminal)
+WHERE c.generation_id = ANY(ARRAY(SELECT generation_id FROM mine)) AND c.generation_id = e.id
+  AND c.tenant_id = e.tenant_id AND c.attempt = e.attempt AND c.worker = :worker AND c.terminal IS NULL
+RETURNING c.generation_id
+"""
+_HEARTBEAT = """
+WITH mine AS MATERIALIZED (
+  SELECT generation_id FROM work.claims WHERE worker = :worker AND terminal IS NULL ORDER BY generation_id FOR UPDATE)
+UPDATE work.claims c SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+WHERE c.generation_id = ANY(ARRAY(SELECT generation_id FROM mine)) RETURNING c.generation_id, c.cancel_requested
+"""

@@ -203,7 +203,7 @@ class Worker:
             answer = await self._take_over(delivery, answer)
         match answer:
             case Ended(terminal):
-                await self._tell(facts.tenant_id, terminal, delivery.message)
+                await self._tell(facts.tenant_id, decode(terminal), terminal, delivery.message)
                 return True
             case Claimed(attempt):
                 return await self._attempt(delivery, attempt)
@@ -263,7 +263,7 @@ class Worker:
             if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
                 return False
             await attempt.all_said()
-            await self._tell(delivery.facts.tenant_id, terminal, *running.messages)
+            await self._tell(delivery.facts.tenant_id, result, terminal, *running.messages)
             _outcomes.labels(result.type.split(".")[1]).inc()
             return True
         finally:
@@ -271,9 +271,8 @@ class Worker:
             _running_now.dec()
             await attempt.close()
 
-    async def _tell(self, tenant_id: UUID, terminal: bytes, *messages: Message) -> None:
+    async def _tell(self, tenant_id: UUID, event: AnyEnvelope, terminal: bytes, *messages: Message) -> None:
         """It is committed: publish, ack, and only then show. Safe to repeat."""
-        event = decode(terminal)
         await publish_event(self._ports.publisher, str(tenant_id), terminal)
         await self._ack(*messages)
         frame = terminal_frame(event)

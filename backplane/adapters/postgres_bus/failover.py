@@ -13,9 +13,9 @@ import asyncpg
 
 from backplane.adapters.postgres_bus.assignment import quota
 from backplane.adapters.postgres_bus.consumer import Consumer, Membership, Node, message_of
-from backplane.adapters.postgres_bus.group_commit import GroupCommit
 from backplane.adapters.postgres_bus.owned_partition import OwnedPartition, columns
 from backplane.ports.bus import BusUnavailable, Message
+from backplane.ports.group_commit import GroupCommit
 
 _MOST_BYTES = 16 * 1024 * 1024
 """One read ends after this much payload, so that a backlog of large messages does not fill the memory."""

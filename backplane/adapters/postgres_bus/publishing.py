@@ -11,9 +11,9 @@ import asyncpg
 import orjson
 
 from backplane.adapters.postgres_bus.connections import Connections
-from backplane.adapters.postgres_bus.group_commit import GroupCommit
 from backplane.adapters.postgres_bus.topics import Topic, Topics
 from backplane.ports.bus import MAX_MESSAGE_BYTES, MessageTooLarge, Position, UnknownTopic
+from backplane.ports.group_commit import GroupCommit
 
 _PUBLISH = "SELECT partition, base FROM bus.publish($1, $2, $3, $4, $5)"
 _MAKE_TODAY = "SELECT bus.make_day($1, (clock_timestamp() AT TIME ZONE 'UTC')::date)"

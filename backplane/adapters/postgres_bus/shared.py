@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from backplane.adapters.postgres_bus.consumer import Consumer, Membership, Node, message_of
-from backplane.adapters.postgres_bus.group_commit import GroupCommit
 from backplane.ports.bus import BusError, BusUnavailable, Message
+from backplane.ports.group_commit import GroupCommit
 
 _TAKE = "SELECT * FROM bus.take($1, $2, $3, $4, $5)"
 # IS NOT DISTINCT FROM keeps the planner off the index by consumer, which walks all that this consumer ever had for as
