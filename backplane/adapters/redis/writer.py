@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -22,8 +23,8 @@ _RUNNING_S = 24 * 3600
 _ENDED_S = 15 * 60
 _RENEW_EVERY = 256
 _LOOK_BACK = 64
-_GATHER_S = 0.002
-"""After a round trip, frames are gathered for this long before the next one."""
+_GATHER_S = 0.008
+"""After a round trip, frames are gathered for this long before the next one, but for those that somebody waits for."""
 
 _dropped = Counter("parley_stream_frames_dropped_total", "Token frames that could not be written to Redis")
 
@@ -48,6 +49,7 @@ class RedisStreamWriter:
         self._away = False
         self._rested_at = 0.0
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -64,6 +66,9 @@ class RedisStreamWriter:
         else:
             waiting.append(frame)
         self._count += 1
+        if frame.seq == len(frame.deltas) > 0 or (not frame.deltas and frame.kind.terminal):
+            # Its first token, or its end: somebody waits for those.
+            self._hurry.set()
         if self._count == 1:
             self._idle.clear()
             self._wake.set()
@@ -135,8 +140,10 @@ class RedisStreamWriter:
                 await self._wake.wait()
                 # Many streams would else pay a round trip for each of their tokens; after a silence nobody waits.
                 pause_s = self._rested_at - loop.time()
-                if pause_s > 0:
-                    await asyncio.sleep(pause_s)
+                if pause_s > 0 and not self._hurry.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s):
+                            await self._hurry.wait()
                 group, first_try = self._take(), True
             try:
                 async with asyncio.timeout(ANSWER_S):
@@ -195,6 +202,7 @@ class RedisStreamWriter:
     def _take(self) -> Group:
         group, self._waiting, self._count = self._waiting, {}, 0
         self._wake.clear()
+        self._hurry.clear()
         return group
 
     def _leave(self, unsent: Group, error: Exception) -> None:
