@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -198,3 +199,19 @@ async def test_a_server_that_ends_a_transaction_is_unavailable(
             await owner.execute("SELECT pg_terminate_backend($1, 5000)", row["pid"])
             await session.one("SELECT 1")
     assert await is_clean(one_connection)
+
+
+async def test_a_server_that_is_still_starting_is_unavailable(short_folder: Path) -> None:
+    async def not_yet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        writer.close()
+
+    folder = short_folder / "starting"
+    folder.mkdir()
+    async with await asyncio.start_unix_server(not_yet, folder / ".s.PGSQL.5432"):
+        adapter = PostgresDatabase(f"postgresql://anybody@/postgres?host={folder}", pool_size=1)
+        with pytest.raises(DatabaseUnavailable, match="CannotConnectNowError"):
+            await adapter.ping()
+        await adapter.close()

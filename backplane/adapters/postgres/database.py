@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 from sqlalchemy import PoolProxiedConnection, event, make_url, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, EmulatedDBAPIException, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -176,6 +176,8 @@ class unavailable:
         cause = error
         if isinstance(error, DBAPIError):
             cause = error.orig.__cause__ or error.orig if error.orig is not None else error
+        elif isinstance(error, EmulatedDBAPIException):  # what the pool raises where it cannot connect
+            cause = error.__cause__
         if isinstance(
             error, (InterfaceError, OperationalError, PoolTimeout, TimeoutError, ConnectionError, OSError)
         ) or isinstance(
