@@ -6,7 +6,7 @@ from uuid import UUID
 
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database
-from backplane.ports.freshness import caught_up
+from backplane.ports.freshness import Freshness
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from backplane.settings import Settings
@@ -35,7 +35,7 @@ class Submission:
         self._database = database
         self._settings = settings
         self._lanes = Lanes(bus)
-        self._topics = topics.all_topics(list(settings.pools))
+        self._freshness = Freshness(bus, database, topics.all_topics(list(settings.pools)))
 
     async def submit(
         self, principal: Principal, body: PromptBody, idempotency_key: str | None, traceparent: str | None
@@ -109,7 +109,7 @@ class Submission:
         return await conversations.place(self._database, principal, body)
 
     async def _wait_for_projections(self) -> None:
-        if not await caught_up(self._bus, self._database, self._topics, self._settings.read_your_writes_s):
+        if not await self._freshness.caught_up(self._settings.read_your_writes_s):
             raise ProjectionsLag
 
     async def _publish(self, stored: idempotency.Stored, tenant_id: UUID) -> Accepted:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
+from query_api.alarm import Alarm
 from query_api.assembly import QUEUED, Assembly, Step
 
 
@@ -62,45 +62,56 @@ class Follower:
         self._idle = pace.idle
         self._next_question = 0.0
         self._untold: list[Step] = []
+        self._alarm = Alarm()
 
-    async def steps(self) -> AsyncGenerator[Step, None]:
-        """What to tell, until the generation has ended. Never raises for an outage."""
-        if await self._ask() and self._is_new and not self._untold:
+    @property
+    def cursor(self) -> Cursor:
+        """What was told, or is about to be."""
+        return self._assembly.cursor
+
+    async def steps(self, known: Sequence[Frame] | None = None) -> AsyncGenerator[Step, None]:
+        """What to tell, until the generation has ended. Never raises for an outage.
+
+        ``known`` is what the record said a moment ago; without it, the record is asked first.
+        """
+        answered = True
+        if known is None:
+            answered = await self._ask()
+        else:
+            self._take(*known)
+        if answered and self._is_new and not self._untold:
             yield Step(QUEUED, Cursor(0, 0))
-        while True:
-            for step in self._tell():
-                yield step
-            if self._assembly.done:
-                return
-            try:
-                async with self._streams.follow(*self._ids) as live, aclosing(self._live(live)) as tail:
-                    async for step in tail:
+        for step in self._tell():
+            yield step
+        try:
+            while not self._assembly.done:
+                try:
+                    async with self._streams.follow(*self._ids) as live:
+                        await self._backlog()
+                        self._schedule(afresh=True)
+                        for step in self._tell():
+                            yield step
+                        while not self._assembly.done:
+                            await self._next(live)
+                            for step in self._tell():
+                                yield step
+                except StreamUnavailable:
+                    # What was taken in before it broke is told first: the cursor has moved past it.
+                    for step in self._tell():
                         yield step
-            except StreamUnavailable:
-                # What was taken in before it broke is told first: the cursor has moved past it.
-                for step in self._tell():
-                    yield step
-                if not self._assembly.done:
-                    await asyncio.sleep(self._pace.without_stream * random.uniform(0.8, 1.2))
-                    await self._ask()
-
-    async def _live(self, live: AsyncIterator[Frame | None]) -> AsyncGenerator[Step, None]:
-        await self._backlog()
-        self._schedule(afresh=True)
-        while True:
-            for step in self._tell():
-                yield step
-            if self._assembly.done:
-                return
-            await self._next(live)
+                    if not self._assembly.done:
+                        await asyncio.sleep(self._pace.without_stream * random.uniform(0.8, 1.2))
+                        await self._ask()
+                        for step in self._tell():
+                            yield step
+        finally:
+            self._alarm.stop()
 
     async def _next(self, live: AsyncIterator[Frame | None]) -> None:
-        left = self._next_question - asyncio.get_running_loop().time()
-        if left <= 0:
+        if self._next_question <= asyncio.get_running_loop().time():
             return await self._question()
         try:
-            async with asyncio.timeout(left):
-                frame = await anext(live)
+            frame = await self._alarm.before(self._next_question, anext(live))
         except TimeoutError:
             return await self._question()
         except StopAsyncIteration:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from backplane.ports.freshness import caught_up
 from query_api.service import QueryPorts
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ async def found(ports: QueryPorts, what: str, read: Callable[[], Awaitable[T | N
     """
     if (row := await read()) is not None:
         return row
-    is_fresh = await caught_up(ports.log, ports.database, ports.topics, ports.read_your_writes_s)
+    is_fresh = await ports.freshness.caught_up(ports.read_your_writes_s)
     if (row := await read()) is not None:
         return row
     if not is_fresh:

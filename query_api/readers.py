@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +19,10 @@ from query_api.assembly import Step
 from query_api.cursors import ConversationCursor
 from query_api.following import Follower
 from query_api.freshness import NoSuch, ProjectionsLag, found
-from query_api.record import PostgresRecord
+from query_api.record import PostgresRecord, Standing
 from query_api.service import QueryPorts
+
+_BEGINS_SOON_S = 0.1
 
 
 async def generation(ports: QueryPorts, principal: Principal, generation_id: UUID) -> Row:
@@ -38,48 +40,63 @@ async def follow(
 ) -> AsyncGenerator[Step, None]:
     """Steps beyond ``cursor`` until the generation has ended; close it to stop earlier.
 
+    The read model says who may follow. Until it knows of the generation at all, so does the frame that its worker began
+    with, which is often faster; of one that it does know, it alone says who may see it, and whether it was deleted.
+
     Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable at once; the steps themselves outlast every outage.
     """
-    await _may_follow(ports, principal, generation_id)
-    record = PostgresRecord(ports.database, principal.tenant_id, generation_id)
-    return Follower(record, ports.streams, principal.tenant_id, generation_id, cursor, ports.pace).steps()
-
-
-async def _may_follow(ports: QueryPorts, principal: Principal, generation_id: UUID) -> None:
-    """Return once the generation is known to be there and the caller's own. Raises as ``follow``.
-
-    The read model says so. Until it knows of the generation at all, so does the frame that its worker began with,
-    which is often faster; of one that it does know, it alone says who may see it, and whether it was deleted.
-    """
     eyes = sql.Eyes.of(principal)
-    async with ports.database.tenant(principal.tenant_id) as session:
-        if await sql.generation(session, eyes, generation_id) is not None:
-            return
-        is_known = await sql.standing(session, generation_id) is not None
-    if is_known:
-        await generation(ports, principal, generation_id)
-        return
+    record = PostgresRecord(ports.database, principal.tenant_id, generation_id)
+    follower = Follower(record, ports.streams, principal.tenant_id, generation_id, cursor, ports.pace)
+
+    async def visible() -> Standing | None:
+        standing = await record.standing(eyes, follower.cursor)
+        return standing if standing is not None and standing.is_visible else None
+
+    standing = await record.standing(eyes, follower.cursor)
+    if standing is None:
+        standing = await _begun_or_known(ports, eyes, principal.tenant_id, generation_id, visible)
+    elif not standing.is_visible:
+        standing = await found(ports, "generation", visible)
+    return follower.steps(standing.frames)
+
+
+async def _begun_or_known(
+    ports: QueryPorts,
+    eyes: sql.Eyes,
+    tenant_id: UUID,
+    generation_id: UUID,
+    visible: Callable[[], Awaitable[Standing | None]],
+) -> Standing:
+    """How far the generation has come, once its stream or the read model shows that it is there.
+
+    Raises as ``follow``.
+    """
+    shown: list[Standing] = []
     refused: list[Exception] = []
 
     async def read() -> None:
+        # A beginning comes by itself, and soon where a worker is free; asking costs the bus and the database.
+        await anyio.sleep(_BEGINS_SOON_S)
         try:
-            await generation(ports, principal, generation_id)
+            shown.append(await found(ports, "generation", visible))
         except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable) as error:
             refused.append(error)
         either.cancel_scope.cancel()
 
     async def see() -> None:
         with suppress(StreamUnavailable):
-            await _seen_to_begin(ports.streams, eyes, principal.tenant_id, generation_id)
-            refused.clear()
+            await _seen_to_begin(ports.streams, eyes, tenant_id, generation_id)
+            shown.append(Standing(is_visible=True, frames=[]))
             either.cancel_scope.cancel()
 
     # anyio cancels what is slow until it ends; redis-py can lose a single cancellation.
     async with anyio.create_task_group() as either:
         either.start_soon(read)
         either.start_soon(see)
-    if refused:
+    if not shown:
         raise refused[0]
+    return shown[0]
 
 
 async def _seen_to_begin(streams: StreamReader, eyes: sql.Eyes, tenant_id: UUID, generation_id: UUID) -> None:

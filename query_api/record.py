@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
-from backplane.ports.database import Database, Row
+from backplane.ports.database import Database, Row, TenantSession
 from backplane.ports.token_stream import Cursor, Frame, Kind
 from query_api import sql
+from query_api.sql import Eyes
 
 MOST_DELTAS = 128
 """Deltas in one frame of a finished generation at most."""
 
 _LARGEST = 2**31 - 1
 
+_EVERYBODY = Eyes(everybody=True, user_id=None, key_id=UUID(int=0))
+
 _ENDINGS = {kind.value: kind for kind in Kind if kind.terminal}
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    is_visible: bool
+    """Whether the eyes that asked may see it: it is theirs, and was not deleted."""
+    frames: list[Frame]
+
+
 class PostgresRecord:
-    """The record of one generation of one tenant. Who may follow it was decided before."""
+    """The record of one generation of one tenant."""
 
     def __init__(self, database: Database, tenant_id: UUID, generation_id: UUID) -> None:
         self._database = database
@@ -28,19 +39,31 @@ class PostgresRecord:
         self._generation_id = generation_id
 
     async def since(self, cursor: Cursor) -> list[Frame]:
-        """See ``following.Record``."""
+        """See ``following.Record``. Who may follow was decided before."""
+        standing = await self.standing(_EVERYBODY, cursor)
+        return [] if standing is None else standing.frames
+
+    async def standing(self, eyes: Eyes, cursor: Cursor) -> Standing | None:
+        """How far it has come, with its frames beyond ``cursor``; None where nothing is known of it.
+
+        Raises DatabaseUnavailable.
+        """
         async with self._database.tenant(self._tenant_id) as session:
-            row = await sql.standing(session, self._generation_id)
-            if row is None or row["status"] == "queued":
-                return []
-            attempt = row["attempt"]
-            after = min(cursor.seq, _LARGEST) if cursor.attempt == attempt else 0
-            if row["status"] in _ENDINGS:
-                return [*_started(row), *finished_tokens(row, after), _ending(row)]
-            batches = await sql.token_batches(session, self._generation_id, attempt, after)
+            row = await sql.standing(session, eyes, self._generation_id)
+            if row is None:
+                return None
+            return Standing(row["is_visible"], await self._frames(session, row, cursor))
+
+    async def _frames(self, session: TenantSession, row: Row, cursor: Cursor) -> list[Frame]:
+        if row["status"] == "queued":
+            return []
+        attempt = row["attempt"]
+        after = min(cursor.seq, _LARGEST) if cursor.attempt == attempt else 0
+        if row["status"] in _ENDINGS:
+            return [*_started(row), *finished_tokens(row, after), _ending(row)]
         tokens = (
             Frame(Kind.TOKEN, attempt, batch["first_seq"] + len(batch["deltas"]) - 1, batch["deltas"])
-            for batch in batches
+            for batch in await sql.token_batches(session, self._generation_id, attempt, after)
         )
         return [*_started(row), *tokens]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from backplane.ports.bus import Log, Publisher
 from backplane.ports.database import Database
+from backplane.ports.freshness import Freshness
 from backplane.ports.token_stream import StreamReader
 from query_api.following import Pace
 
@@ -25,3 +26,7 @@ class QueryPorts:
     pace: Pace = field(default_factory=Pace)
     ping_s: float = 15.0
     """Seconds between the comments that keep a silent stream open."""
+    freshness: Freshness = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "freshness", Freshness(self.log, self.database, self.topics))

@@ -63,18 +63,20 @@ async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) ->
     return await session.one(_GENERATION, tenant=session.tenant_id, id=generation_id, **eyes.parameters())
 
 
-_STANDING = """
+_STANDING = f"""
     SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
-           g.usage_source, m.content, m.delta_lengths
-    FROM read_models.generations g
+           g.usage_source, m.content, m.delta_lengths, g.is_mine AND NOT EXISTS (
+             SELECT FROM read_models.conversations c
+             WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted) AS is_visible
+    FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine
+          FROM read_models.generations WHERE tenant_id = :tenant AND id = :id) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
-    WHERE g.tenant_id = :tenant AND g.id = :id
-"""
+"""  # noqa: S608 - made of this module's own text
 
 
-async def standing(session: TenantSession, generation_id: UUID) -> Row | None:
-    """How far a generation has come, whoever asks: what followers are told of it once they may follow."""
-    return await session.one(_STANDING, tenant=session.tenant_id, id=generation_id)
+async def standing(session: TenantSession, eyes: Eyes, generation_id: UUID) -> Row | None:
+    """How far a generation has come, and whether these eyes may see that: ``is_visible``."""
+    return await session.one(_STANDING, tenant=session.tenant_id, id=generation_id, **eyes.parameters())
 
 
 _BATCHES = """
