@@ -25,8 +25,17 @@ from backplane.adapters.postgres.migrate import migrate
 from tests.scheduling import SharedServers
 
 
+pytest_plugins = ("tests.pulsar_broker",)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedServers:
     return SharedServers(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    chaos = parser.getgroup("chaos", "kill -9 at random (tests/chaos)")
+    chaos.addoption("--chaos-seconds", type=float, default=30.0, help="how long processes are killed")
+    chaos.addoption("--chaos-seed", type=int, default=None, help="replays the kills of a run that named it")
 
 
 ROLES = ("command_api", "query_api", "worker", "projections", "relay")
@@ -62,7 +71,7 @@ class Server:
                 extra_groups=None if self._command.uid is None else [],
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self._answers()

@@ -14,6 +14,14 @@ from tests.e2e.client import Client
 from tests.e2e.running import Up
 
 _DISK_MB = 160
+_AROUND_THE_KILLS_S = 420.0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name == "test_kill_at_random.py":
+            seconds: float = config.getoption("--chaos-seconds")
+            item.add_marker(pytest.mark.timeout(seconds + _AROUND_THE_KILLS_S))
 
 
 @pytest.fixture(scope="session")

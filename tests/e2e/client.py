@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -17,6 +18,8 @@ from cli.event_stream import ServerSentEvent, events, lines_of
 
 DEADLINE_S = 60.0
 TERMINAL = ("completed", "failed", "cancelled")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 Json = dict[str, Any]
 
@@ -33,6 +36,8 @@ class Answer:
     seq: int = 0
     detail: Json = field(default_factory=dict)
     """Of the ending."""
+    cuts: int = 0
+    """How often it had to be taken up again."""
 
     @property
     def ended(self) -> bool:
@@ -70,7 +75,11 @@ class Client:
 
     def __init__(self, url: str, key: str) -> None:
         self.http = httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(20), trust_env=False
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(20),
+            limits=httpx.Limits(max_connections=None),
+            trust_env=False,
         )
 
     async def __aenter__(self) -> Client:
@@ -165,20 +174,24 @@ class Client:
 
         ``most_events``: hang up after so many, as a restless client would.
         """
+        pause_s = _FIRST_PAUSE_S
         async with asyncio.timeout(within):
             while not answer.ended:
                 try:
                     async with aclosing(self.stream(generation_id, answer.cursor)) as stream:
                         async for place, event in aenumerate(stream):
                             answer.take(event)
+                            pause_s = _FIRST_PAUSE_S
                             if place == most_events:
                                 break
+                    continue
                 except httpx.TransportError:
-                    await asyncio.sleep(0.05)
+                    answer.cuts += 1
                 except httpx.HTTPStatusError as error:
                     if error.response.status_code != 503:
                         raise
-                    await asyncio.sleep(0.05)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         return answer
 
 
