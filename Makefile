@@ -55,6 +55,10 @@ server: $(INSTALLED) ## start Parley on this machine; Ctrl-C stops it
 test: $(INSTALLED) ## run all tests
 	@$(VENV)/bin/pytest -n auto $(ARGS)
 
+.PHONY: chaos
+chaos: $(INSTALLED) ## kill random processes under 200 streams for ten minutes, on each bus
+	@$(VENV)/bin/pytest -s tests/chaos/test_kill_at_random.py --chaos-seconds=600 $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## lint, format, types, import rules, published schemas
 	$(VENV)/bin/ruff check .

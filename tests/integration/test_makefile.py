@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ["install", "server", "test", "check", "bench", "docs", "clean", "help"]
+TARGETS = ["install", "server", "test", "chaos", "check", "bench", "docs", "clean", "help"]
 
 
 def make(*arguments: str) -> str:
