@@ -7,15 +7,28 @@ CannotDecode
 
 from __future__ import annotations
 
+import re
+from typing import cast
+
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from event_schemas.envelope import Envelope
 from event_schemas.payload import Payload
-from event_schemas.registry import BY_BASE, split
+from event_schemas.registry import BY_BASE, COMMANDS, EVENTS, split
 from event_schemas.upcasters import upcast
 
 AnyEnvelope = Envelope[Payload]
+
+_TYPE = re.compile(rb'"type"\s*:\s*"([^"\\]+)"')
+_TYPE_WITHIN = 512
+"""Bytes from the beginning in which our own encoder writes the type."""
+
+_WHOLE = {
+    payload.wire_name.encode(): Envelope[payload].__pydantic_validator__  # type: ignore[valid-type]
+    for payload in (*COMMANDS, *EVENTS)
+}
+"""For each type in its newest version, what reads a whole envelope in one go."""
 
 
 class CannotDecode(Exception):
@@ -46,6 +59,21 @@ def decode(raw: bytes) -> AnyEnvelope:
         Poison: it can never be read.
         NewerVersion: a newer release wrote it.
     """
+    hint = _TYPE.search(raw, 0, _TYPE_WITHIN)
+    whole = _WHOLE.get(hint[1]) if hint else None
+    if whole is not None and hint is not None:
+        try:
+            envelope = cast(AnyEnvelope, whole.validate_json(raw))
+        except ValidationError:
+            return _decode_in_steps(raw)
+        # The hint may have been somebody's words.
+        if envelope.type.encode() == hint[1]:
+            return envelope
+    return _decode_in_steps(raw)
+
+
+def _decode_in_steps(raw: bytes) -> AnyEnvelope:
+    """Anything that is not an envelope of ours in its newest version; says what is wrong with it."""
     try:
         fields = from_json(raw)
     except ValueError as error:

@@ -69,7 +69,7 @@ def _make(
     traceparent: str | None,
 ) -> Envelope[P]:
     # Every value was validated where it was made; a second validation would only cost time on the hot path.
-    return Envelope[P].model_construct(
+    return Envelope.model_construct(
         specversion="1.0",
         id=id,
         type=data.wire_name,

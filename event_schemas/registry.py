@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from event_schemas import control_plane, generation
 from event_schemas.payload import WIRE_NAME, Payload
 
@@ -35,6 +37,7 @@ EVENTS: tuple[type[Payload], ...] = (
 )
 
 
+@lru_cache(maxsize=256)
 def split(wire_name: str) -> tuple[str, int]:
     """``generation.completed.v1`` → ``("generation.completed", 1)``.
 

@@ -24,3 +24,11 @@ def test_golden_payload_decodes_to_the_newest_version(file: Path) -> None:
 def test_the_newest_version_has_a_golden_payload_that_survives_the_round_trip(payload: type) -> None:
     file = Path(__file__).parent / "golden" / f"{payload.wire_name}.json"  # type: ignore[attr-defined]
     assert json.loads(encode(decode(file.read_bytes()))) == json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+@pytest.mark.parametrize("before", [{}, {"type": "tokens.emitted.v1"}, {"type": "generation.started.v1"}])
+def test_the_order_of_an_envelopes_fields_does_not_matter(file: Path, before: dict[str, str]) -> None:
+    fields = json.loads(file.read_text())
+    reordered = {"later": before, "data": fields.pop("data"), **fields, "type": fields.pop("type")}
+    assert decode(json.dumps(reordered).encode()) == decode(file.read_bytes())
