@@ -8,10 +8,10 @@ CannotDecode
 from __future__ import annotations
 
 import re
-from typing import cast
+from functools import cache
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import SchemaValidator, from_json
 
 from event_schemas.envelope import Envelope
 from event_schemas.payload import Payload
@@ -24,11 +24,13 @@ _TYPE = re.compile(rb'"type"\s*:\s*"([^"\\]+)"')
 _TYPE_WITHIN = 512
 """Bytes from the beginning in which our own encoder writes the type."""
 
-_WHOLE = {
-    payload.wire_name.encode(): Envelope[payload].__pydantic_validator__  # type: ignore[valid-type]
-    for payload in (*COMMANDS, *EVENTS)
-}
-"""For each type in its newest version, what reads a whole envelope in one go."""
+_BY_TYPE: dict[bytes, type[Payload]] = {payload.wire_name.encode(): payload for payload in (*COMMANDS, *EVENTS)}
+
+
+@cache
+def _whole(payload: type[Payload]) -> SchemaValidator:
+    """What reads a whole envelope with this payload in one go."""
+    return Envelope[payload].__pydantic_validator__  # type: ignore[valid-type]
 
 
 class CannotDecode(Exception):
@@ -60,14 +62,14 @@ def decode(raw: bytes) -> AnyEnvelope:
         NewerVersion: a newer release wrote it.
     """
     hint = _TYPE.search(raw, 0, _TYPE_WITHIN)
-    whole = _WHOLE.get(hint[1]) if hint else None
-    if whole is not None and hint is not None:
+    payload = _BY_TYPE.get(hint[1]) if hint else None
+    if payload is not None:
         try:
-            envelope = cast(AnyEnvelope, whole.validate_json(raw))
+            envelope: AnyEnvelope = _whole(payload).validate_json(raw)
         except ValidationError:
             return _decode_in_steps(raw)
         # The hint may have been somebody's words.
-        if envelope.type.encode() == hint[1]:
+        if envelope.type == payload.wire_name:
             return envelope
     return _decode_in_steps(raw)
 
