@@ -81,6 +81,7 @@ class Worker:
         self._ports = ports
         self._signals = signals
         self._readiness = readiness
+        self._asking: set[UUID] = set()
         self._running: dict[UUID, _Running] = {}
         self._held: dict[UUID, list[asyncio.Event]] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -198,9 +199,19 @@ class Worker:
         if running is not None:
             running.messages.append(delivery.message)
             return True
-        answer = await self._claims.ask(facts.tenant_id, prompt, delivery.message.payload)
-        if isinstance(answer, Expired):
-            answer = await self._take_over(delivery, answer)
+        if prompt.generation_id in self._asking:
+            return False
+        self._asking.add(prompt.generation_id)
+        try:
+            answer = await self._claims.ask(facts.tenant_id, prompt, delivery.message.payload)
+            if isinstance(answer, Expired):
+                answer = await self._take_over(delivery, answer)
+            elif isinstance(answer, Mine):
+                # Postgres went away before it could say that the claim, or its release, was committed: nobody runs
+                # it, and our heartbeat would keep it for ever.
+                await self._claims.release([prompt.generation_id])
+        finally:
+            self._asking.discard(prompt.generation_id)
         match answer:
             case Ended(terminal):
                 await self._tell(facts.tenant_id, decode(terminal), terminal, delivery.message)

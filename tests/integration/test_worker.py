@@ -126,6 +126,33 @@ async def test_a_lost_worker_costs_an_attempt_and_not_the_prompt(world: WorkerWo
     assert usage["output_tokens"] > 3
 
 
+async def test_a_claim_whose_answer_was_lost_is_not_kept_by_the_worker_that_knows_nothing_of_it(
+    world: WorkerWorld,
+) -> None:
+    await world.worker("a")
+    # What else it runs keeps its heartbeat going, which renews all leases in its name.
+    other = scripted({"count": 4000, "delay_s": 0.02})
+    await world.submit(other)
+
+    async def runs() -> bool:
+        return bool(await world.events(other))
+
+    await world.until(runs, "the other one runs")
+    prompt = scripted({"tokens": ["lost"]}, {"tokens": ["kept"]})
+    await world.owner.execute(
+        "INSERT INTO work.claims (generation_id, tenant_id, conversation_id, pool, attempt, worker, lease_until,"
+        " message_ids) VALUES ($1, $2, $3, $4, 1, 'a', now() + interval '1 s', ARRAY[$1::uuid])",
+        prompt.generation_id,
+        world.tenant_id,
+        prompt.conversation_id,
+        prompt.pool,
+    )
+    await world.submit(prompt)
+    ended = await world.ended(prompt)
+    assert isinstance(ended.data, GenerationCompleted)
+    assert (ended.data.attempt, ended.data.content.text) == (2, "kept")
+
+
 async def test_a_fenced_worker_publishes_nothing_more(world: WorkerWorld) -> None:
     await world.worker("a")
     prompt = scripted(SLOW)
