@@ -169,6 +169,12 @@ class Worker:
                 except DatabaseUnavailable as error:
                     logger.warning("claim waits", extra={"action": "claim_waits", "cause": str(error)})
                     done = False
+                except Exception as bug:
+                    # Its text may hold what people wrote. What is not done is asked for again, never dropped.
+                    about = {"generation_id": str(delivery.prompt.generation_id), "cause": type(bug).__name__}
+                    logger.error("delivery failed", extra={"action": "delivery_failed"} | about)
+                    logger.debug("what it said", exc_info=bug)
+                    done = False
                 finally:
                     # Waiting takes no slot: what is held below leaves its place to others.
                     self._free += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from event_schemas.generation import (
 from tests.conftest import TestDatabase, ValkeyServer
 from tests.integration.prompts import scripted
 from tests.integration.worker_world import COMMANDS, WorkerWorld
+from workers.claims import Claims
 
 SLOW = {"count": 400, "delay_s": 0.02}
 
@@ -151,6 +153,29 @@ async def test_a_claim_whose_answer_was_lost_is_not_kept_by_the_worker_that_know
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCompleted)
     assert (ended.data.attempt, ended.data.content.text) == (2, "kept")
+
+
+async def test_what_fails_for_a_reason_that_nobody_foresaw_is_tried_again(
+    world: WorkerWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = iter([RuntimeError("a secret"), ValueError("a secret")])
+    ask = Claims.ask
+
+    async def broken(*arguments: Any) -> Any:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        return await ask(*arguments)
+
+    monkeypatch.setattr(Claims, "ask", broken)
+    await world.worker("a")
+    prompt = scripted({"tokens": ["fine"]})
+    await world.submit(prompt)
+    ended = await world.ended(prompt)
+    assert isinstance(ended.data, GenerationCompleted)
+    assert ended.data.attempt == 1
+    failed = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [vars(record)["cause"] for record in failed] == ["RuntimeError", "ValueError"]
+    assert "a secret" not in caplog.text
 
 
 async def test_a_fenced_worker_publishes_nothing_more(world: WorkerWorld) -> None:
