@@ -29,7 +29,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_serve_health(readiness, settings, stop))
-            tasks.create_task(_drop_old_messages(side.drop_old_messages, stop))
+            if side.drop_old_messages is not None:
+                tasks.create_task(_drop_old_messages(side.drop_old_messages, stop))
             tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness))
 
 

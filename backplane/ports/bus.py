@@ -5,6 +5,7 @@ Delivery is at least once everywhere.
 
     BusError
     ├── BusUnavailable     the bus cannot be reached, or the outcome of a publish is unknown: try again
+    ├── BusRefused         credentials, a permission, or a subscription used in the other mode: an operator must act
     ├── MessageTooLarge    over MAX_MESSAGE_BYTES; no retry can help
     └── UnknownTopic       the topic does not exist: set-up was not run, or a name is wrong
 """
@@ -26,6 +27,10 @@ class BusError(Exception):
 
 class BusUnavailable(BusError):
     """The bus cannot be reached, or nobody knows whether a publish arrived. Safe to repeat, since consumers dedup."""
+
+
+class BusRefused(BusError):
+    """The bus answers, and says no. An operator must act; what was asked for may work afterwards."""
 
 
 class MessageTooLarge(BusError):
@@ -107,7 +112,8 @@ class Consumer(Protocol):
         """
 
     async def ack(self, *messages: Message) -> None:
-        """These were handled; do not deliver them again. Returns once that is recorded.
+        """These were handled; do not deliver them again. Returns once that is recorded, or, where the bus confirms no
+        acks (Pulsar), on its way: one that gets lost means another delivery.
 
         Acks of messages that are no longer this consumer's own (its lease ran out) are dropped: somebody else has them.
         Raises: BusUnavailable (they may then be delivered again).

@@ -60,8 +60,8 @@ class WorkerSide:
 class ProjectionSide:
     bus: Bus
     database: Database
-    drop_old_messages: Callable[[], Awaitable[int]]
-    """Retention, where it is not the bus's own affair; to be called about once an hour. Raises BusUnavailable."""
+    drop_old_messages: Callable[[], Awaitable[int]] | None
+    """Retention, to be called about once an hour; None where it is the bus's own affair. Raises BusUnavailable."""
 
 
 @asynccontextmanager
@@ -110,12 +110,25 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
     """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
     async with _Adapters(settings) as adapters:
         bus = adapters.bus("projections")
-        yield ProjectionSide(bus, adapters.database("projections"), bus.maintain)
+        drop_old_messages = bus.maintain if isinstance(bus, PostgresBus) else None
+        yield ProjectionSide(bus, adapters.database("projections"), drop_old_messages)
 
 
-def make_bus(url: str, settings: Settings) -> PostgresBus:
-    """The bus as whoever logs in with ``url``. The caller closes it."""
-    return PostgresBus(url, lease_s=settings.bus.lease_s, retention=timedelta(hours=settings.bus.retention_hours))
+def make_bus(url: str, settings: Settings) -> Bus:
+    """The bus: Pulsar where the settings name one, else the one in Postgres, as whoever logs in there with ``url``.
+
+    The caller closes it.
+    """
+    retention = timedelta(hours=settings.bus.retention_hours)
+    pulsar = settings.bus.pulsar
+    if pulsar.url is None:
+        return PostgresBus(url, lease_s=settings.bus.lease_s, retention=retention)
+    # Its client is a large library, which a laptop never loads.
+    from backplane.adapters.pulsar_bus import PulsarAddress, PulsarBus
+
+    token = None if pulsar.token is None else pulsar.token.get_secret_value()
+    address = PulsarAddress(pulsar.url, pulsar.admin_url, pulsar.tenant, pulsar.namespace, token, pulsar.ca_file)
+    return PulsarBus(address, retention=retention)
 
 
 class _Adapters:
@@ -137,7 +150,7 @@ class _Adapters:
         self._stack.push_async_callback(made.close)
         return made
 
-    def bus(self, role: str) -> PostgresBus:
+    def bus(self, role: str) -> Bus:
         made = make_bus(self._role_url(role), self._settings)
         self._stack.push_async_callback(made.close)
         return made

@@ -13,11 +13,12 @@ import pytest
 from backplane.ports.bus import Bus
 from tests.conftest import PostgresServer
 from tests.contract.bus.harness import LEASE_S, BusSpec, Child
+from tests.pulsar_broker import PulsarBroker
 
 PARTITIONS = 4
 
 
-@pytest.fixture(scope="session", params=["postgres"])
+@pytest.fixture(scope="session", params=["postgres", pytest.param("pulsar", marks=pytest.mark.pulsar)])
 def bus_spec(request: pytest.FixtureRequest) -> BusSpec:
     """A running bus of each adapter, shared by the tests: each has topics of its own."""
     url: str = request.getfixturevalue(f"{request.param}_bus_url")
@@ -33,6 +34,11 @@ def postgres_bus_url(postgres_server: PostgresServer, migrated_template: str) ->
 
     asyncio.run(make())
     return postgres_server.role_url("worker", "bus_contract")
+
+
+@pytest.fixture(scope="session")
+def pulsar_bus_url(shared_broker: PulsarBroker) -> str:
+    return f"{shared_broker.url} {shared_broker.admin_url}"
 
 
 BusFactory = Callable[..., Bus]

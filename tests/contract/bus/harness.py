@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backplane.adapters.postgres_bus import PostgresBus
+from backplane.adapters.pulsar_bus import PulsarAddress, PulsarBus
 from backplane.ports.bus import Bus, Consumer, Message
 
 ROOT = Path(__file__).parents[3]
@@ -36,6 +37,9 @@ class BusSpec:
         match self.adapter:
             case "postgres":
                 return PostgresBus(self.url, lease_s=self.lease_s)
+            case "pulsar":
+                url, admin_url = self.url.split(" ")
+                return PulsarBus(PulsarAddress(url, admin_url, "contract", "bus"), watch_s=0.2)
             case _:
                 raise ValueError(f"no adapter {self.adapter!r}")
 
@@ -103,6 +107,22 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     while not await condition():
         assert time.monotonic() < deadline, "it did not come true"
         await asyncio.sleep(0.01)
+
+
+async def backlog_becomes(bus: Bus, topic: str, wanted: int | list[int]) -> None:
+    """Return once the subscription ``s`` has this backlog, in all or by partition; it may be a moment old."""
+    found: int | list[int] = -1
+
+    async def is_wanted() -> bool:
+        nonlocal found
+        counts = await bus.backlog(topic, "s")
+        found = sum(counts) if isinstance(wanted, int) else counts
+        return found == wanted
+
+    try:
+        await eventually(is_wanted)
+    except AssertionError:
+        raise AssertionError(f"the backlog is {found}, not {wanted}") from None
 
 
 def payloads(messages: Sequence[Message]) -> list[bytes]:

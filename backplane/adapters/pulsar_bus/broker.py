@@ -1,0 +1,104 @@
+"""The connection to the broker, and what it knows of topics."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pulsar
+from pulsar.asyncio import Client, PulsarException
+
+from backplane.adapters.pulsar_bus.address import PulsarAddress
+from backplane.adapters.pulsar_bus.errors import translated
+
+_FRESH_S = 10.0
+"""How long a topic's number of partitions is believed; more may be added while we run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    name: str
+    partitions: int
+    _turns: Iterator[int] = field(compare=False, repr=False)
+
+    def partition(self, key: str | None, partition: int | None) -> int:
+        """The partition for a message: the one asked for, else that of its key, else the next in turn.
+
+        Raises ValueError where the topic has no such partition.
+        """
+        if partition is not None:
+            if not 0 <= partition < self.partitions:
+                raise ValueError(f"topic {self.name!r} has the partitions 0 to {self.partitions - 1}, not {partition}")
+            return partition
+        if key is not None:
+            return zlib.crc32(key.encode()) % self.partitions
+        return next(self._turns) % self.partitions
+
+
+class Broker:
+    """One client a process; nothing is opened before its first use."""
+
+    def __init__(self, address: PulsarAddress, timeout_s: float) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._opened: Client | None = None
+        self._known: dict[str, tuple[Topic, float]] = {}
+        self._looking: dict[str, asyncio.Task[Topic]] = {}
+
+    @property
+    def client(self) -> Client:
+        if self._opened is None:
+            address = self.address
+            self._opened = Client(
+                address.url,
+                authentication=pulsar.AuthenticationToken(address.token) if address.token else None,
+                operation_timeout_seconds=max(1, round(self.timeout_s)),
+                connection_timeout_ms=round(self.timeout_s * 1000),
+                tls_trust_certs_file_path=str(address.ca_file) if address.ca_file else None,
+                tls_validate_hostname=True,
+                # The client writes to standard output otherwise. What goes wrong reaches us as results.
+                logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull),
+            )
+        return self._opened
+
+    async def topic(self, name: str) -> Topic:
+        """Raises UnknownTopic, BusUnavailable, BusRefused."""
+        known = self._known.get(name)
+        if known is not None and asyncio.get_running_loop().time() < known[1]:
+            return known[0]
+        # Those who ask at the same time share one look-up and go on in the order in which they asked, so that the
+        # first messages of a process keep theirs.
+        looking = self._looking.get(name)
+        if looking is None:
+            looking = self._looking[name] = asyncio.create_task(self.look_up(name))
+            looking.add_done_callback(lambda _: self._looking.pop(name))
+        return await asyncio.shield(looking)
+
+    async def look_up(self, name: str) -> Topic:
+        """Ask the broker, whatever is remembered. Raises UnknownTopic, BusUnavailable, BusRefused."""
+        try:
+            partitions = await self.client.get_topic_partitions(self.address.topic(name))
+        except PulsarException as error:
+            self._known.pop(name, None)
+            raise translated(error, self.address, name, "look up") from None
+        known = self._known.get(name)
+        if known is not None and known[0].partitions == len(partitions):
+            topic = known[0]
+        else:
+            topic = Topic(name, len(partitions), itertools.count(random.randrange(len(partitions))))
+        self._known[name] = topic, asyncio.get_running_loop().time() + _FRESH_S
+        return topic
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    await self._opened.close()
+            except (PulsarException, TimeoutError):
+                self._opened.shutdown()
+            self._opened = None

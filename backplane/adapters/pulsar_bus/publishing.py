@@ -1,0 +1,74 @@
+"""Publishing: a producer for each partition, made when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+from pulsar import Result
+from pulsar.asyncio import Producer, PulsarException
+
+from backplane.adapters.pulsar_bus.broker import Broker
+from backplane.adapters.pulsar_bus.errors import translated
+from backplane.ports.bus import MAX_MESSAGE_BYTES, BusUnavailable, MessageTooLarge, Position
+
+_MOST_PENDING = 10_000
+_Place = tuple[str, int]
+
+
+class Publishing:
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._producers: dict[_Place, asyncio.Task[Producer]] = {}
+
+    async def publish(
+        self, name: str, payload: bytes, *, key: str | None, partition: int | None, properties: Mapping[str, str] | None
+    ) -> Position:
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"a message for topic {name!r} has {len(payload)} bytes; the bus takes {MAX_MESSAGE_BYTES} at most"
+            )
+        topic = await self._broker.topic(name)
+        place = name, topic.partition(key, partition)
+        try:
+            producer = await self._producer(place)
+            sent = await producer.send(payload, properties=dict(properties) if properties else None, partition_key=key)
+        except PulsarException as error:
+            await self._give_up(place, error)
+            raise translated(error, self._broker.address, name, "publish to") from None
+        return Position(sent.ledger_id(), sent.entry_id())
+
+    async def drain(self) -> None:
+        """Return once what was handed over is published or refused."""
+        made = [each.result() for each in self._producers.values() if each.done() and not each.exception()]
+        await asyncio.gather(*(producer.flush() for producer in made), return_exceptions=True)
+
+    async def _producer(self, place: _Place) -> Producer:
+        # Shared like the look-up of a topic, for the same reason: order.
+        making = self._producers.get(place)
+        if making is None:
+            making = self._producers[place] = asyncio.create_task(self._make(place))
+        return await asyncio.shield(making)
+
+    async def _make(self, place: _Place) -> Producer:
+        return await self._broker.client.create_producer(
+            self._broker.address.topic(*place),
+            # A message is an entry of its own: it has a position of its own, and leaves without waiting for others.
+            batching_enabled=False,
+            send_timeout_millis=round(self._broker.timeout_s * 1000),
+            max_pending_messages=_MOST_PENDING,
+        )
+
+    async def _give_up(self, place: _Place, error: PulsarException) -> None:
+        """Begin anew with the next message: a producer that was fenced, or whose topic was deleted, never recovers."""
+        if error.error() is Result.ProducerQueueIsFull:
+            return
+        making = self._producers.pop(place, None)
+        if making is not None and making.done() and not making.exception():
+            with suppress(PulsarException):
+                await making.result().close()
+        if error.error() is Result.Timeout:
+            # Raises UnknownTopic where that is why.
+            with suppress(BusUnavailable):
+                await self._broker.look_up(place[0])
