@@ -8,10 +8,11 @@ CannotDecode
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 
 from pydantic import ValidationError
-from pydantic_core import SchemaValidator, from_json
+from pydantic_core import from_json
 
 from event_schemas.envelope import Envelope
 from event_schemas.payload import Payload
@@ -28,9 +29,9 @@ _BY_TYPE: dict[bytes, type[Payload]] = {payload.wire_name.encode(): payload for 
 
 
 @cache
-def _whole(payload: type[Payload]) -> SchemaValidator:
+def _whole(payload: type[Payload]) -> Callable[[bytes], AnyEnvelope]:
     """What reads a whole envelope with this payload in one go."""
-    return Envelope[payload].__pydantic_validator__  # type: ignore[valid-type]
+    return Envelope[payload].__pydantic_validator__.validate_json  # type: ignore[valid-type]
 
 
 class CannotDecode(Exception):
@@ -65,7 +66,7 @@ def decode(raw: bytes) -> AnyEnvelope:
     payload = _BY_TYPE.get(hint[1]) if hint else None
     if payload is not None:
         try:
-            envelope: AnyEnvelope = _whole(payload).validate_json(raw)
+            envelope = _whole(payload)(raw)
         except ValidationError:
             return _decode_in_steps(raw)
         # The hint may have been somebody's words.
