@@ -22,6 +22,7 @@ from event_schemas.generation import SubmitPrompt
 from workers.attempt import Attempt, AttemptPorts, Broken, Stop
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
 from workers.facts import Facts
+from workers.held import Held
 from workers.insistence import insist
 from workers.publication import publish_event
 from workers.terminal_frames import terminal_frame
@@ -83,7 +84,7 @@ class Worker:
         self._readiness = readiness
         self._asking: set[UUID] = set()
         self._running: dict[UUID, _Running] = {}
-        self._held: dict[UUID, list[asyncio.Event]] = {}
+        self._held = Held()
         self._deliveries: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._draining = False
@@ -112,8 +113,7 @@ class Worker:
 
     def wake(self, conversation_id: UUID) -> None:
         """A generation of this conversation ended; what waits for it may ask again."""
-        for event in self._held.get(conversation_id, ()):
-            event.set()
+        self._held.wake(conversation_id)
 
     async def _receive(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
@@ -151,7 +151,7 @@ class Worker:
             await insist(lambda: dead_letter(self._ports.publisher, message, reason))
             await self._ack(message)
             return
-        if sum(map(len, self._held.values())) >= _MOST_HELD:
+        if len(self._held) >= _MOST_HELD:
             await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
             return
         delivery = _Delivery(message, envelope, envelope.data, Facts(envelope, envelope.data, self._name))
@@ -181,22 +181,9 @@ class Worker:
                     self._room.set()
             if done:
                 return
-            await self._hold(delivery.prompt.conversation_id, pause_s)
+            await self._held.wait(delivery.prompt.conversation_id, pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             self._free -= 1
-
-    async def _hold(self, conversation_id: UUID, longest_s: float) -> None:
-        woken = asyncio.Event()
-        self._held.setdefault(conversation_id, []).append(woken)
-        try:
-            async with asyncio.timeout(longest_s):
-                await woken.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._held[conversation_id].remove(woken)
-            if not self._held[conversation_id]:
-                del self._held[conversation_id]
 
     async def _ask(self, delivery: _Delivery) -> bool:
         """Ask for the claim and act on the answer. True: this delivery is dealt with."""
@@ -338,8 +325,7 @@ class Worker:
 
     async def _drain(self) -> None:
         self._draining = True
-        for conversation_id in list(self._held):
-            self.wake(conversation_id)
+        self._held.wake_all()
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=self._settings.grace_s)
         for running in list(self._running.values()):
