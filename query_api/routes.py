@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Message, Send
 
 from backplane.ports.token_stream import Cursor
 from backplane.security.principal import Principal
@@ -108,12 +109,19 @@ async def stream_generation(
     given = last_event_id or after
     with _answers():
         steps = await readers.follow(ports, principal, generation_id, Cursor.parse(given) if given else None)
-    return EventSourceResponse(
+    return _Events(
         _events(steps),
         sep=sse.SEPARATOR,
         ping=ports.ping_s,
         ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=sse.SEPARATOR),
     )
+
+
+class _Events(EventSourceResponse):
+    """Sends without a time limit, as ``send_timeout=None`` asks, and without a cancel scope around each send for it."""
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        await send(message)
 
 
 async def _events(steps: AsyncGenerator[Step, None]) -> AsyncGenerator[bytes, None]:
