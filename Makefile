@@ -24,7 +24,7 @@ endef
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) ## make the environment in .venv
@@ -51,9 +51,19 @@ $(INSTALLED): pyproject.toml uv.lock
 server: $(INSTALLED) ## start Parley on this machine; Ctrl-C stops it
 	@exec $(VENV)/bin/parley up
 
+.PHONY: pulsar
+pulsar: $(INSTALLED) ## start a Pulsar broker on this machine (needs JDK 17 and Maven, or Docker); Ctrl-C stops it
+	@exec $(VENV)/bin/parley pulsar standalone $(ARGS)
+
 .PHONY: test
-test: $(INSTALLED) ## run all tests
-	@$(VENV)/bin/pytest -n auto $(ARGS)
+test: $(INSTALLED) ## run all tests that need no Pulsar
+	@$(VENV)/bin/pytest -n auto -m "not pulsar" $(ARGS)
+
+.PHONY: test-pulsar
+test-pulsar: $(INSTALLED) ## run the tests that need a Pulsar broker, which they start themselves (JDK 17 and Maven)
+	@for program in java mvn; do command -v $$program >/dev/null || \
+	  { echo "$$program is not there: make test-pulsar needs a JDK 17 or newer and Maven" >&2; exit 1; }; done
+	@$(VENV)/bin/pytest -n auto -m pulsar $(ARGS)
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## kill random processes under 200 streams for ten minutes, on each bus

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import operators, services
+from cli import operators, pulsar, services
 
 _OPERATIONS = "Operations"
 
@@ -51,6 +51,7 @@ app = CommandLine(
 app.add_typer(operators.tenants, name="tenant", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.keys, name="key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.dead_letter_commands, name="dlq", rich_help_panel=_OPERATIONS)
+app.add_typer(pulsar.commands, name="pulsar", rich_help_panel=_OPERATIONS)
 
 
 @app.command(epilog="Example:  PARLEY_PORT=9000 PARLEY_DATA_DIR=/srv/parley parley up")

@@ -16,9 +16,6 @@ from cli import command
 if TYPE_CHECKING:
     from cli.dead_letter_box import DeadLetterBox
 
-if TYPE_CHECKING:
-    pass
-
 tenants = typer.Typer(no_args_is_help=True, help="Tenants.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 dead_letter_commands = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")

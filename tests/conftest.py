@@ -71,7 +71,7 @@ class Server:
                 extra_groups=None if self._command.uid is None else [],
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
         while True:
             try:
                 return self._answers()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+import httpx
 import redis.asyncio
 import redis.exceptions
 from pydantic import SecretStr
@@ -13,6 +15,7 @@ from sqlalchemy import make_url
 
 from backplane.adapters.embedded.account import Command, EmbeddedServerError
 from backplane.adapters.embedded.postgres import OWNER, EmbeddedPostgres
+from backplane.adapters.embedded.pulsar import EmbeddedPulsar
 from backplane.adapters.embedded.valkey import EmbeddedValkey
 from backplane.adapters.postgres import migrate as schema
 from backplane.adapters.postgres.database import PostgresDatabase
@@ -34,6 +37,7 @@ __all__ = [
     "role_database",
     "schema_revisions",
     "service_environment",
+    "standalone_pulsar",
 ]
 
 ROLES = tuple(RoleUrls.model_fields)
@@ -72,6 +76,23 @@ def embedded_postgres(settings: Settings) -> EmbeddedServer | None:
             await database.close()
 
     return EmbeddedServer("postgres", lambda: server.prepare(password), server.command, ping, signal.SIGINT)
+
+
+def standalone_pulsar(folder: Path, port: int, admin_port: int) -> EmbeddedServer:
+    """A Pulsar broker; `parley up` starts none, since the bus is kept in Postgres where no URL names one."""
+    server = EmbeddedPulsar(folder, port, admin_port)
+
+    async def ping() -> None:
+        async with httpx.AsyncClient(timeout=_PING_S, trust_env=False) as client:
+            try:
+                # The last thing that a standalone broker makes before it is ready.
+                answer = await client.get(f"{server.admin_url}/admin/v2/namespaces/public")
+            except httpx.TransportError as error:
+                raise ConnectionError(f"the broker does not answer: {type(error).__name__}") from error
+        if not answer.is_success or not answer.json():
+            raise ConnectionError("the broker is not ready")
+
+    return EmbeddedServer("pulsar", server.prepare, server.command, ping, signal.SIGTERM)
 
 
 def embedded_valkey(settings: Settings) -> EmbeddedServer | None:

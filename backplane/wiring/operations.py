@@ -26,6 +26,7 @@ __all__ = [
     "operator_bus",
     "redis_ping",
     "set_up",
+    "set_up_bus",
     "shadow_tables",
     "topics",
 ]
@@ -34,9 +35,19 @@ __all__ = [
 async def set_up(settings: Settings) -> tuple[str | None, str]:
     """Bring the database to this release's schema and make the topics and subscriptions. Idempotent.
 
-    Returns (revision before, revision after). Raises DatabaseUnavailable, BusUnavailable, EmbeddedServerError.
+    Returns (revision before, revision after).
+    Raises DatabaseUnavailable, BusUnavailable, BusRefused, EmbeddedServerError.
     """
     revisions = await migrate(settings)
+    await set_up_bus(settings)
+    return revisions
+
+
+async def set_up_bus(settings: Settings) -> list[str]:
+    """Make the topics and subscriptions that are missing, and in Pulsar first the tenant and the namespace.
+
+    Returns the topics. Raises BusUnavailable, BusRefused.
+    """
     live = topics(settings)
     dead = [dead_letters(topic) for topic in live]
     async with operator_bus(settings) as bus:
@@ -46,7 +57,7 @@ async def set_up(settings: Settings) -> tuple[str | None, str]:
         await bus.ensure_subscription(live, PROJECTIONS, Start.EARLIEST)
         await bus.ensure_subscription([topic for topic in live if topic != EVENTS], WORKERS, Start.EARLIEST)
         await bus.ensure_subscription(dead, OPERATORS, Start.EARLIEST)
-    return revisions
+    return [*live, *dead]
 
 
 def topics(settings: Settings) -> list[str]:
@@ -57,7 +68,7 @@ def topics(settings: Settings) -> list[str]:
 @asynccontextmanager
 async def operator_bus(settings: Settings) -> AsyncIterator[Bus]:
     """The bus, for setting up and for dead letters. Raises BusUnavailable."""
-    bus = make_bus(owner_url(settings), settings)
+    bus = make_bus(lambda: owner_url(settings), settings)
     try:
         yield bus
     finally:

@@ -114,15 +114,15 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
         yield ProjectionSide(bus, adapters.database("projections"), drop_old_messages)
 
 
-def make_bus(url: str, settings: Settings) -> Bus:
-    """The bus: Pulsar where the settings name one, else the one in Postgres, as whoever logs in there with ``url``.
+def make_bus(postgres_url: Callable[[], str], settings: Settings) -> Bus:
+    """The bus: Pulsar where the settings name one, else the one in Postgres, as whoever logs in there with that URL.
 
     The caller closes it.
     """
     retention = timedelta(hours=settings.bus.retention_hours)
     pulsar = settings.bus.pulsar
     if pulsar.url is None:
-        return PostgresBus(url, lease_s=settings.bus.lease_s, retention=retention)
+        return PostgresBus(postgres_url(), lease_s=settings.bus.lease_s, retention=retention)
     # Its client is a large library, which a laptop never loads.
     from backplane.adapters.pulsar_bus import PulsarAddress, PulsarBus
 
@@ -151,7 +151,7 @@ class _Adapters:
         return made
 
     def bus(self, role: str) -> Bus:
-        made = make_bus(self._role_url(role), self._settings)
+        made = make_bus(lambda: self._role_url(role), self._settings)
         self._stack.push_async_callback(made.close)
         return made
 

@@ -21,7 +21,11 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <version>1</version>
   <packaging>pom</packaging>
   <dependencies>
-    <dependency><groupId>org.apache.pulsar</groupId><artifactId>pulsar-broker</artifactId><version>{VERSION}</version></dependency>
+    <dependency>
+      <groupId>org.apache.pulsar</groupId>
+      <artifactId>pulsar-broker</artifactId>
+      <version>{VERSION}</version>
+    </dependency>
   </dependencies>
 </project>
 """
@@ -74,13 +78,28 @@ class EmbeddedPulsar:
     def admin_url(self) -> str:
         return f"http://127.0.0.1:{self._admin_port}"
 
-    def command(self) -> Command:
-        """How to start the broker in the foreground. Fetches its jars first where they are not there: minutes, once.
+    def prepare(self) -> None:
+        """Fetch the broker's jars where they are not there, which takes minutes. Raises EmbeddedServerError."""
+        self.command()
 
-        Raises EmbeddedServerError.
+    def command(self) -> Command:
+        """How to start the broker in the foreground; in a container where there is no JDK with Maven, but Docker.
+
+        Prepares it where that was not done. Raises EmbeddedServerError.
         """
-        java = _program("java")
-        classpath = jars()
+        java, maven, docker = shutil.which("java"), shutil.which("mvn"), shutil.which("docker")
+        if java and maven:
+            argv = self._in_jvm(java, jars(maven))
+        elif docker:
+            argv = self._in_container(docker)
+        else:
+            raise EmbeddedServerError(
+                "a Pulsar broker on this machine needs a JDK (17 or newer) and Maven "
+                "(Debian: apt-get install openjdk-17-jdk-headless maven), or Docker; none of them is there"
+            )
+        return Command(argv, folder=self._folder, log=self._folder / "pulsar.log", uid=None, gid=None)
+
+    def _in_jvm(self, java: str, classpath: str) -> tuple[str, ...]:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         configuration = self._folder / "standalone.conf"
         configuration.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
@@ -92,26 +111,28 @@ class EmbeddedPulsar:
             f"-Xms256m\n-Xmx512m\n-XX:MaxDirectMemorySize=512m\n{opened}"
             f'-Dlog4j.configurationFile="{logging}"\n-cp "{classpath}"\n'
         )
-        return Command(
-            argv=(
-                *(java, f"@{arguments}", "org.apache.pulsar.PulsarStandaloneStarter"),
-                *("--config", str(configuration), "--no-functions-worker", "--no-stream-storage"),
-                *(
-                    "--metadata-dir",
-                    str(self._folder / "metadata"),
-                    "--bookkeeper-dir",
-                    str(self._folder / "bookkeeper"),
-                ),
-            ),
-            folder=self._folder,
-            log=self._folder / "pulsar.log",
-            uid=None,
-            gid=None,
+        return (
+            *(java, f"@{arguments}", "org.apache.pulsar.PulsarStandaloneStarter"),
+            *("--config", str(configuration), "--no-functions-worker", "--no-stream-storage"),
+            *("--metadata-dir", str(self._folder / "metadata"), "--bookkeeper-dir", str(self._folder / "bookkeeper")),
+        )
+
+    def _in_container(self, docker: str) -> tuple[str, ...]:
+        # Inside, it listens for the container's own address; outside, only this machine reaches it.
+        settings = self._settings | {"bindAddress": "0.0.0.0"}  # noqa: S104
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (
+            *(docker, "run", "--rm", "--init", "--volume", f"{self._folder}:/pulsar/data"),
+            *(each for port in (self._port, self._admin_port) for each in ("--publish", f"127.0.0.1:{port}:{port}")),
+            *(each for name, value in settings.items() for each in ("--env", f"PULSAR_PREFIX_{name}={value}")),
+            *(f"apachepulsar/pulsar:{VERSION}", "sh", "-c"),
+            "bin/apply-config-from-env.py conf/standalone.conf "
+            "&& exec bin/pulsar standalone --no-functions-worker --no-stream-storage",
         )
 
 
-def jars() -> str:
-    """The broker's class path; its jars lie in Maven's repository. Fetches 235 MB at the first call.
+def jars(maven: str) -> str:
+    """The broker's class path; its jars lie in the repository of ``maven``. Fetches 235 MB at the first call.
 
     Raises EmbeddedServerError.
     """
@@ -119,7 +140,6 @@ def jars() -> str:
     known = cache / "classpath"
     if known.is_file() and all(Path(jar).is_file() for jar in known.read_text().split(os.pathsep)):
         return known.read_text()
-    maven = _program("mvn")
     cache.mkdir(parents=True, exist_ok=True)
     pom = cache / "pom.xml"
     pom.write_text(_POM)
@@ -136,13 +156,3 @@ def jars() -> str:
         raise EmbeddedServerError(f"Maven could not fetch Pulsar {VERSION} from Maven Central: {said}")
     found.replace(known)
     return known.read_text()
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise EmbeddedServerError(
-            f"`{name}` is not there: a broker on this machine needs a JDK 17 or newer and Maven "
-            "(Debian: apt-get install openjdk-17-jdk-headless maven)"
-        )
-    return found

@@ -39,6 +39,8 @@ class Admin:
         if (await self._ask("GET", namespace, allowed={404})).status_code == 404:
             if (await self._ask("GET", tenant, allowed={404})).status_code == 404:
                 clusters = (await self._ask("GET", "/clusters")).json()
+                if not clusters:
+                    raise BusUnavailable(f"Pulsar at {address.admin_url} has no cluster yet: it is still starting")
                 await self._ask("PUT", tenant, {"allowedClusters": clusters}, allowed={_EXISTS})
             await self._ask("PUT", namespace, {}, allowed={_EXISTS})
         minutes = int(retention.total_seconds() // 60)
