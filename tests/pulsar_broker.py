@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,15 @@ import pytest
 from backplane.adapters.embedded.pulsar import EmbeddedPulsar
 from backplane.adapters.pulsar_bus import PulsarAddress
 from tests.conftest import Server
+from tests.ports import lasting_ports
 
 TENANT, NAMESPACE = "parley", "main"
 
 
 class PulsarBroker:
     def __init__(self, folder: Path, **settings: str) -> None:
-        # Both bound at once, so that they differ.
-        with socket.socket() as one, socket.socket() as two:
-            for each in (one, two):
-                each.bind(("127.0.0.1", 0))
-            ports = one.getsockname()[1], two.getsockname()[1]
-        self.embedded = EmbeddedPulsar(folder, ports[0], ports[1], **settings)
+        port, admin_port = lasting_ports(2)
+        self.embedded = EmbeddedPulsar(folder, port, admin_port, **settings)
         self.server = Server(self.embedded.command(), self._answers, signal.SIGTERM)
 
     @property

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +28,7 @@ from cli.programs import server_program
 from cli.restart import Backoff
 from cli.supervisor import Supervisor
 from tests.chaos import journalled_worker
+from tests.ports import lasting_ports
 
 WORKERS = 3
 SLOTS = 100
@@ -71,7 +70,7 @@ class House:
     def __init__(self, folder: Path, settings: Settings, broker: Broker | None, tell: Diary) -> None:
         self.folder = folder
         self.settings = settings
-        self.commands_url, self.queries_url = (f"http://127.0.0.1:{port}" for port in _ports(2))
+        self.commands_url, self.queries_url = (f"http://127.0.0.1:{port}" for port in lasting_ports(2))
         self.tenants: list[Tenant] = []
         self.killed: list[Killed] = []
         self.journals = folder / "journals"
@@ -121,7 +120,10 @@ class House:
         child = next(child for child in self._supervisor.children if child.program.name == name)
         pid = child.pid
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it ended on its own a moment ago
+                return None
         return pid
 
     def _kill_broker(self) -> int | None:
@@ -204,21 +206,3 @@ async def running(
         yield house
     finally:
         await house.stop()
-
-
-def _ports(count: int) -> list[int]:
-    """Free ports that no outgoing connection is ever given (the kernel's own begin at 32768).
-
-    A client that asks again and again for a port nobody listens on would else take it away, or meet itself there.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found

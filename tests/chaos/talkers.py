@@ -77,7 +77,7 @@ class Talker:
                     await self._queries.follow_through(talk.generation_id, talk.answer, within=PATIENCE_S)
                 finally:
                     self.follows = False
-                    if talk.broken is not None:
+                    if not talk.answer.ended:
                         cancelling.cancel()
                     await asyncio.gather(cancelling, return_exceptions=True)
             except Exception as error:

@@ -10,15 +10,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.house import Broker, House, running
+from tests.chaos.house import House, running
 from tests.chaos.inspection import bugs_in, faults
 from tests.chaos.schedule import schedule
 from tests.chaos.talkers import Crowd, Talk, crowd
 from tests.e2e.client import eventually
+from tests.pulsar_broker import pulsar_broker
 
 STREAMS = 200
 TENANTS = 4
@@ -35,23 +37,24 @@ def test_a_seed_gives_the_same_kills_again() -> None:
     assert kills[-1].at_s < 600 <= kills[-1].at_s + 2
 
 
+@pytest.mark.parametrize("bus", ["postgres", pytest.param("pulsar", marks=pytest.mark.pulsar)])
 async def test_what_was_promised_outlasts_every_kill(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    bus: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: int | None = request.config.getoption("--chaos-seed")
     seed = random.SystemRandom().randrange(2**32) if given is None else given
     seconds: float = request.config.getoption("--chaos-seconds")
-    broker: Broker | None = None
     folder = Path(tempfile.mkdtemp(prefix="parley-chaos-"))
     run = f"--chaos-seed={seed} --chaos-seconds={seconds:g} replays these kills; what services said is kept in {folder}"
     print(run)
-    async with running(folder, monkeypatch, broker, TENANTS) as house:
-        async with crowd(house, STREAMS, seed) as people:
-            await _break_everything(house, people, seed, seconds)
-            await people.finish()
-            talks = people.talks
-        print(_account(house, talks))
-        found = await faults(house, talks)
+    with pulsar_broker(folder / "broker") if bus == "pulsar" else nullcontext() as broker:
+        async with running(folder, monkeypatch, broker, TENANTS) as house:
+            async with crowd(house, STREAMS, seed) as people:
+                await _break_everything(house, people, seed, seconds)
+                await people.finish()
+                talks = people.talks
+            print(_account(house, talks))
+            found = await faults(house, talks)
     found += bugs_in(folder / "data" / "logs")
     if found:
         pytest.fail("\n".join([f"{len(found)} findings; {run}", *found]), pytrace=False)
