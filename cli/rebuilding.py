@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from backplane.settings import Settings
@@ -14,6 +15,8 @@ from projections.catalog import EVENT_LOG, MODELS
 from projections.rebuild import RecordIsNotRebuilt, Report, StillBusy, rebuild
 
 _CONNECTIONS = 3
+_YOUNG_OBJECTS = 500_000
+"""After so many new objects the garbage collector looks for cycles among them."""
 
 
 async def run(settings: Settings, model: str, *, check: bool) -> int:
@@ -25,6 +28,9 @@ async def run(settings: Settings, model: str, *, check: bool) -> int:
         raise CommandError(f"there is no read model {model!r}; there are {', '.join(MODELS)}, and `all`")
     wanted = [model] if model != "all" else [name for name in MODELS if check or name != EVENT_LOG]
     differs = False
+    # Every page is tens of thousands of objects and no cycles; looking through them again and again took two fifths.
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
     with Board(plain_progress=False) as board:
         for name in wanted:
             report = await _one(settings, name, board, check=check)

@@ -24,7 +24,7 @@ GENESIS = bytes(32)
 """The hash that stands before a tenant's first line."""
 
 
-PAGE = 1000
+PAGE = 4000
 """Lines of the record that are read at a time, at most."""
 
 MOST_BYTES = 16 * 1024 * 1024

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from backplane.ports.database import Database
-from event_schemas.codec import decode
+from event_schemas.codec import AnyEnvelope, decode
 from event_schemas.registry import COMMANDS, EVENTS, split
 from projections.batch import PROJECTING, READ_MODELS
 from projections.catalog import EVENT_LOG, needed_for
 from projections.comparison import Difference, differences
 from projections.event_log import MOST_BYTES, PAGE
+from projections.reading_ahead import pages
 from projections.table import Projection
 from projections.verify import verify
 from projections.writer import Writer
@@ -116,6 +118,13 @@ async def rebuild(
         raise StillBusy(f"{READ_MODELS}.{table.name} is read without a pause; nothing was changed, try again later")
 
 
+class _Page(NamedTuple):
+    """The next lines of one tenant, up to ``last``, without what no fold wants."""
+
+    last: int
+    envelopes: list[AnyEnvelope]
+
+
 class Replay:
     """Folds the record into fresh tables, tenant by tenant, and remembers how far it came."""
 
@@ -136,25 +145,31 @@ class Replay:
         total: int = sum(to - self._after.get(tenant, 0) for tenant, to in behind.items())
         done = 0
         for tenant_id, to in behind.items():
-            while self._after.get(tenant_id, 0) < to:
-                done += await self._page(tenant_id, self._after.get(tenant_id, 0), to)
-                progress(done / total)
+            after = self._after.get(tenant_id, 0)
+            async with pages(partial(self._read, tenant_id, to), after, to) as ahead:
+                async for page in ahead:
+                    await self._apply(page)
+                    done += page.last - after
+                    after = self._after[tenant_id] = page.last
+                    progress(done / total)
         self.lines += total
         return total
 
-    async def _page(self, tenant_id: UUID, after: int, to: int) -> int:
+    async def _read(self, tenant_id: UUID, to: int, after: int) -> _Page:
+        last = min(after + PAGE, to)
         async with self._database.system() as session:
-            # A rebuild that is lost is begun anew, so it need not wait for the disk; the swap's commit does.
-            await session.execute("SET LOCAL synchronous_commit = off")
-            last = min(after + PAGE, to)
             lines = await session.all(
                 _PAGE, tenant_id=tenant_id, after=after, to=last, unneeded=self._unneeded, most_bytes=MOST_BYTES
             )
-            if lines and lines[-1]["cut"]:
-                last = lines[-1]["sequence"]
-            await self._writer.apply(session, [decode(line["envelope"]) for line in lines])
-        self._after[tenant_id] = last
-        return last - after
+        if lines and lines[-1]["cut"]:
+            last = lines[-1]["sequence"]
+        return _Page(last, [decode(line["envelope"]) for line in lines])
+
+    async def _apply(self, page: _Page) -> None:
+        async with self._database.system() as session:
+            # A rebuild that is lost is begun anew, so it need not wait for the disk; the swap's commit does.
+            await session.execute("SET LOCAL synchronous_commit = off")
+            await self._writer.apply(session, page.envelopes)
 
 
 def _unneeded(projections: Sequence[Projection]) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from event_schemas.codec import AnyEnvelope
 from event_schemas.payload import Payload
-from projections.table import Drop, Key, Projection, Row, Table, Where
+from projections.table import Drop, Key, Projection, Row, Selector, Table, Where
 
 _Member = tuple[str, UUID | int, UUID]
 
@@ -33,10 +34,12 @@ class TableState:
         return self._rows.get(key)
 
     def put(self, key: Key, row: Row | None) -> None:
+        before = self._rows.get(key)
         self._rows[key] = row
         if row is not None:
             for column in self.table.selected_by:
-                self._members[column, key[0], row[column]][key] = None
+                if before is None or before[column] is not row[column]:
+                    self._members[column, key[0], row[column]][key] = None
 
     def keys(self, selector: Where | Drop) -> list[Key]:
         return list(self._members.get((selector.column, selector.tenant_id, selector.value), ()))
@@ -62,6 +65,32 @@ class Needs:
         self.selected: set[Where] = set()
 
 
+class Step(NamedTuple):
+    """One envelope on its way into one projection."""
+
+    projection: Projection
+    table: TableState
+    envelope: AnyEnvelope
+    selectors: Sequence[Selector]
+    beside: tuple[TableState, Key] | None
+
+    def take(self) -> None:
+        """Fold it."""
+        _, table, envelope, selectors, at = self
+        beside = None if at is None else at[0].get(at[1])
+        for selector in selectors:
+            if isinstance(selector, Drop):
+                table.drops.add(selector)
+                for key in table.keys(selector):
+                    table.put(key, None)
+                continue
+            for key in table.keys(selector) if isinstance(selector, Where) else (selector,):
+                row = table.get(key)
+                after = self.projection.fold(key, row, envelope, beside)
+                if after is not row:
+                    table.put(key, after)
+
+
 class State:
     """All tables of some projections. They are folded in the order given, so one that looks at another comes later."""
 
@@ -70,38 +99,15 @@ class State:
         self._by_payload: dict[type[Payload], list[Projection]] = {}
         self.tables = {projection.name: TableState(projection.table) for projection in projections}
 
-    def needs(self, envelopes: Iterable[AnyEnvelope]) -> dict[str, Needs]:
-        """By table name; only tables of which anything is needed."""
-        needs: dict[str, Needs] = defaultdict(Needs)
-        for envelope in envelopes:
-            for projection in self._asked(envelope):
-                for selector in projection.affects(envelope):
-                    if isinstance(selector, Where):
-                        needs[projection.name].selected.add(selector)
-                    elif not isinstance(selector, Drop):
-                        needs[projection.name].keys.add(selector)
-                beside = projection.beside(envelope)
-                if beside is not None:
-                    needs[beside.projection].keys.add(beside.key)
-        return dict(needs)
-
-    def fold(self, envelope: AnyEnvelope) -> None:
-        """Fold one envelope into every projection."""
+    def steps(self, envelope: AnyEnvelope) -> list[Step]:
+        """What there is to do, in order."""
+        steps = []
         for projection in self._asked(envelope):
-            table = self.tables[projection.name]
             at = projection.beside(envelope)
-            beside = None if at is None else self.tables[at.projection].get(at.key)
-            for selector in projection.affects(envelope):
-                if isinstance(selector, Drop):
-                    table.drops.add(selector)
-                    for key in table.keys(selector):
-                        table.put(key, None)
-                    continue
-                for key in table.keys(selector) if isinstance(selector, Where) else (selector,):
-                    row = table.get(key)
-                    after = projection.fold(key, row, envelope, beside)
-                    if after is not row:
-                        table.put(key, after)
+            beside = None if at is None else (self.tables[at.projection], at.key)
+            table = self.tables[projection.name]
+            steps.append(Step(projection, table, envelope, projection.affects(envelope), beside))
+        return steps
 
     def _asked(self, envelope: AnyEnvelope) -> list[Projection]:
         payload = type(envelope.data)
@@ -110,3 +116,19 @@ class State:
             asked = [projection for projection in self._projections if payload in projection.handles]
             self._by_payload[payload] = asked
         return asked
+
+
+def needs(steps: Iterable[Step]) -> dict[str, Needs]:
+    """What has to be loaded before ``steps`` are taken, by table name; only tables of which anything is needed."""
+    needed: dict[str, Needs] = defaultdict(Needs)
+    for step in steps:
+        of_table = needed[step.projection.name]
+        for selector in step.selectors:
+            if isinstance(selector, Where):
+                of_table.selected.add(selector)
+            elif not isinstance(selector, Drop):
+                of_table.keys.add(selector)
+        if step.beside is not None:
+            table, key = step.beside
+            needed[table.table.name].keys.add(key)
+    return dict(needed)

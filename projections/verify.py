@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 from backplane.ports.database import Database, Row
 from event_schemas.codec import CannotDecode, decode
 from projections.catalog import EVENT_LOG
 from projections.comparison import Difference
-from projections.event_log import GENESIS, MOST_BYTES, PAGE, Head, Received, facts_of, next_hash
+from projections.event_log import GENESIS, MOST_BYTES, PAGE, Facts, Head, Received, facts_of, next_hash
+from projections.reading_ahead import pages
+
+_FACTS = (*Facts._fields, "tenant_id")
 
 
 async def verify(database: Database, schema: str, progress: Callable[[float], None]) -> tuple[int, list[Difference]]:
@@ -26,11 +31,13 @@ async def verify(database: Database, schema: str, progress: Callable[[float], No
         tenant_id = head["tenant_id"]
         chain = Chain(tenant_id)
         to = Head(head["sequence"], head["hash"])
-        while chain.fault is None and chain.head.sequence < to.sequence:
-            rows = await _page(database, schema, tenant_id, chain.head.sequence, to.sequence)
-            chain.follow(rows, to.sequence)
-            read += len(rows)
-            progress(min(read / total, 1.0))
+        async with pages(partial(_read, database, schema, tenant_id, to.sequence), 0, to.sequence) as ahead:
+            async for page in ahead:
+                chain.follow(page.rows, to.sequence)
+                read += len(page.rows)
+                progress(min(read / total, 1.0))
+                if chain.fault is not None:
+                    break
         fault = chain.fault or (None if chain.head == to else (to.sequence, "is not the line that the head names"))
         if fault is not None:
             wrong.append(_wrong(tenant_id, *fault))
@@ -69,15 +76,20 @@ class Chain:
         except CannotDecode as error:
             yield f"cannot be read: {error}"
             return
-        facts = facts_of(received)._asdict() | {"tenant_id": received.envelope.tenantid}
-        differing = [name for name, value in facts.items() if row[name] != value]
+        facts = (*facts_of(received), received.envelope.tenantid)
+        differing = [name for name, value in zip(_FACTS, facts, strict=True) if row[name] != value]
         if differing:
             yield f"differs from its own envelope in {', '.join(differing)}"
 
 
-async def _page(database: Database, schema: str, tenant_id: UUID, after: int, to: int) -> list[Row]:
+class _Page(NamedTuple):
+    last: int
+    rows: list[Row]
+
+
+async def _read(database: Database, schema: str, tenant_id: UUID, to: int, after: int) -> _Page:
     async with database.system() as session:
-        return await session.all(
+        rows = await session.all(
             f"""SELECT tenant_id, sequence, id, type, subject, actor, "time", correlation_id, envelope, hash FROM (
                   SELECT *, sum(octet_length(envelope)) OVER wide AS bytes, row_number() OVER wide AS place
                   FROM (SELECT * FROM {schema}.event_log
@@ -91,6 +103,7 @@ async def _page(database: Database, schema: str, tenant_id: UUID, after: int, to
             page=PAGE,
             most_bytes=MOST_BYTES,
         )
+    return _Page(rows[-1]["sequence"] if rows else to, rows)
 
 
 async def _beyond_heads(database: Database, schema: str, known: set[str]) -> list[Difference]:

@@ -8,7 +8,7 @@ import orjson
 
 from backplane.ports.database import Session
 from event_schemas.codec import AnyEnvelope
-from projections.state import Needs, State, TableState
+from projections.state import Needs, State, TableState, needs
 from projections.table import Drop, Key, Projection, Row, Table, Where
 from projections.text import storable_json
 
@@ -27,10 +27,11 @@ class Writer:
     async def apply(self, session: Session, envelopes: Sequence[AnyEnvelope]) -> None:
         """Fold ``envelopes``, in order, within the transaction of ``session``. None of them may be a duplicate."""
         state = State(self._projections)
-        for name, needs in state.needs(envelopes).items():
-            await self._load(session, state.tables[name], needs)
-        for envelope in envelopes:
-            state.fold(envelope)
+        steps = [step for envelope in envelopes for step in state.steps(envelope)]
+        for name, needed in needs(steps).items():
+            await self._load(session, state.tables[name], needed)
+        for step in steps:
+            step.take()
         for table in state.tables.values():
             await self._store(session, table)
 

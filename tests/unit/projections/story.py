@@ -172,7 +172,8 @@ def folded(
     """The rows of every table after ``facts``, in memory."""
     state = State(projections)
     for fact in facts:
-        state.fold(fact)
+        for step in state.steps(fact):
+            step.take()
     return {
         name: dict(sorted((table.table.key_of(row), row) for row in table.rows()))
         for name, table in state.tables.items()
