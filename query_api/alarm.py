@@ -17,6 +17,8 @@ class Alarm:
     """
 
     def __init__(self) -> None:
+        """Within a running event loop."""
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waiting: asyncio.Task[object] | None = None
@@ -27,7 +29,7 @@ class Alarm:
         self._deadline = deadline
         if self._timer is None or deadline < self._timer.when():
             self._set()
-        self._waiting = task = asyncio.current_task()
+        self._waiting = task = asyncio.current_task(self._loop)
         assert task is not None
         cancelling = task.cancelling()
         try:
@@ -48,13 +50,13 @@ class Alarm:
 
     def _set(self) -> None:
         self.stop()
-        self._timer = asyncio.get_running_loop().call_at(self._deadline, self._ring)
+        self._timer = self._loop.call_at(self._deadline, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         if self._waiting is None:
             return
-        if self._deadline > asyncio.get_running_loop().time():
+        if self._deadline > self._loop.time():
             self._set()
             return
         self._rang = True

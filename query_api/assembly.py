@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from backplane.ports.token_stream import Cursor, Frame, Kind
+
+_NOTHING: Mapping[str, Any] = {}
 
 QUEUED, STARTED, TOKEN, RESTARTED = "queued", "started", "token", "restarted"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One thing to tell a follower. Who was told it has seen everything up to ``cursor``.
 
     ``event`` is queued, started, token, restarted, completed, failed or cancelled; ``deltas`` are those of a token.
@@ -21,7 +21,7 @@ class Step:
     event: str
     cursor: Cursor
     deltas: Sequence[str] = ()
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = _NOTHING
 
 
 class Assembly:

@@ -62,6 +62,7 @@ class Follower:
         self._idle = pace.idle
         self._next_question = 0.0
         self._untold: list[Step] = []
+        self._loop = asyncio.get_running_loop()  # kept: Python asks the system for its process each time
         self._alarm = Alarm()
 
     @property
@@ -108,7 +109,7 @@ class Follower:
             self._alarm.stop()
 
     async def _next(self, live: AsyncIterator[Frame | None]) -> None:
-        if self._next_question <= asyncio.get_running_loop().time():
+        if self._next_question <= self._loop.time():
             return await self._question()
         try:
             frame = await self._alarm.before(self._next_question, anext(live))
@@ -135,12 +136,12 @@ class Follower:
         self._schedule(afresh=bool(self._untold))
         if answered and self._untold:
             # What Postgres knew first shows that Redis is not being written to: do not wait for it.
-            self._next_question = asyncio.get_running_loop().time() + self._pace.without_stream
+            self._next_question = self._loop.time() + self._pace.without_stream
 
     def _schedule(self, *, afresh: bool) -> None:
         self._idle = self._pace.idle if afresh else min(self._idle * 2, self._pace.longest_idle)
         pause = self._pace.without_stream if self._assembly.incomplete else self._idle
-        self._next_question = asyncio.get_running_loop().time() + pause
+        self._next_question = self._loop.time() + pause
 
     async def _ask(self) -> bool:
         """Take in what Postgres knows. Returns whether it answered."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -47,8 +46,10 @@ class Kind(Enum):
         return self in (Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Frame(NamedTuple):
     """One entry of a stream.
 
     A token frame holds ``deltas`` with the seqs ``seq - len(deltas) + 1 … seq``; ``seq`` of a started frame is 0, that
@@ -59,7 +60,7 @@ class Frame:
     attempt: int
     seq: int
     deltas: Sequence[str] = ()
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = _NOTHING
 
     def after(self, cursor: Cursor) -> Frame | None:
         """This frame without what ``cursor`` has seen; None if nothing is left. Terminal frames are always left."""

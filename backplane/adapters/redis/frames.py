@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -44,28 +44,31 @@ def decode(raw: bytes) -> Frame:
         raise UnreadableFrame(f"not a frame that this release knows: {type(error).__name__}") from None
 
 
-def joined(earlier: Frame, later: Frame) -> Frame | None:
-    """Both token frames as one, where ``later`` directly follows ``earlier``; else None."""
-    if (
-        earlier.kind is Kind.TOKEN
-        and later.kind is Kind.TOKEN
+def follows(earlier: Frame, later: Frame) -> bool:
+    """Whether both are tokens and ``later`` begins right where ``earlier`` ends."""
+    return (
+        later.kind is Kind.TOKEN
+        and earlier.kind is Kind.TOKEN
         and earlier.attempt == later.attempt
         and later.seq - len(later.deltas) == earlier.seq
-    ):
-        return Frame(Kind.TOKEN, later.attempt, later.seq, (*earlier.deltas, *later.deltas))
-    return None
+    )
+
+
+def joined(run: Sequence[Frame]) -> Frame:
+    """A run of frames, each of which follows the one before, as one."""
+    if len(run) == 1:
+        return run[0]
+    last = run[-1]
+    return Frame(Kind.TOKEN, last.attempt, last.seq, [delta for frame in run for delta in frame.deltas])
 
 
 def coalesced(frames: Iterable[Frame]) -> Iterator[Frame]:
     """The same frames, in order, with runs of tokens joined."""
-    held: Frame | None = None
+    run: list[Frame] = []
     for frame in frames:
-        if held is None:
-            held = frame
-        elif (both := joined(held, frame)) is not None:
-            held = both
-        else:
-            yield held
-            held = frame
-    if held is not None:
-        yield held
+        if run and not follows(run[-1], frame):
+            yield joined(run)
+            run.clear()
+        run.append(frame)
+    if run:
+        yield joined(run)

@@ -29,7 +29,8 @@ class Listener:
         self._missed = False
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
-        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.confirmed: asyncio.Future[None] = self._loop.create_future()
 
     async def next(self) -> bytes | None:
         """The next message; None where some were dropped. Cancelling loses nothing. Raises StreamUnavailable."""
@@ -41,7 +42,7 @@ class Listener:
                 return self._buffer.popleft()
             if self._lost:
                 raise StreamUnavailable("the connection to Redis was lost")
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:

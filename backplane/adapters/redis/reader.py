@@ -67,14 +67,19 @@ class _Live:
             if raw is None:
                 return None
             frame = _decoded(raw)
-        while len(frame.deltas) < _MOST_DELTAS and (raw := self._listener.at_hand()) is not None:
+        raw = self._listener.at_hand()
+        if raw is None:
+            return frame
+        run, deltas = [frame], len(frame.deltas)
+        while raw is not None:
             following = _decoded(raw)
-            both = frames.joined(frame, following)
-            if both is None:
+            if not frames.follows(run[-1], following):
                 self._held = following
                 break
-            frame = both
-        return frame
+            run.append(following)
+            deltas += len(following.deltas)
+            raw = self._listener.at_hand() if deltas < _MOST_DELTAS else None
+        return frames.joined(run)
 
 
 def _decoded(raw: bytes) -> Frame:
