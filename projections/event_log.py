@@ -18,6 +18,7 @@ import orjson
 
 from backplane.ports.database import Session
 from event_schemas.codec import AnyEnvelope
+from event_schemas.registry import split
 from projections.text import storable
 
 GENESIS = bytes(32)
@@ -75,9 +76,10 @@ def next_hash(previous: bytes, raw: bytes) -> bytes:
 def facts_of(received: Received) -> Facts:
     """The type is the one that was on the bus, which an upcast envelope no longer says."""
     envelope = received.envelope
+    first_version = split(envelope.type)[1] == 1
     return Facts(
         id=envelope.id,
-        type=orjson.loads(received.raw)["type"],
+        type=envelope.type if first_version else orjson.loads(received.raw)["type"],
         subject=storable(envelope.subject),
         actor=storable(envelope.actor),
         time=envelope.time,

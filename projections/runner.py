@@ -26,7 +26,7 @@ BLOCK = "projections"
 MOST_MESSAGES = 500
 """Messages of one transaction at most."""
 
-GATHER_S = 0.025
+GATHER_S = 0.05
 """From the beginning of one batch to that of the next at least: a transaction for each event would cost more than the
 events. What comes after a silence is not held up."""
 
