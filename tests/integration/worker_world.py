@@ -1,4 +1,4 @@
-"""A worker in this process, on a real Postgres bus and a real Valkey, with the scripted backend."""
+"""A worker in this process, on a real bus (Postgres, or Pulsar) and a real Valkey, with the scripted backend."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import asyncpg
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres_bus.bus import PostgresBus
+from backplane.adapters.pulsar_bus import PulsarAddress, PulsarBus
 from backplane.adapters.redis.hub import Hub
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
-from backplane.ports.bus import Message, Mode, Start
+from backplane.ports.bus import Bus, Message, Mode, Start
 from backplane.ports.identifiers import new_id
 from backplane.settings import WorkerSettings
 from backplane.telemetry.readiness import Readiness
@@ -53,11 +54,12 @@ class RunningWorker:
 
 
 class WorkerWorld:
-    def __init__(self, database: TestDatabase, redis_url: str) -> None:
+    def __init__(self, database: TestDatabase, redis_url: str, pulsar: PulsarAddress | None = None) -> None:
         self._database = database
         self._redis_url = redis_url
         self.tenant_id = new_id()
-        self.bus = PostgresBus(database.owner_url, lease_s=LEASE_S)
+        self._pulsar = pulsar
+        self.bus = self._bus(database.owner_url)
         self.owner: asyncpg.Connection[asyncpg.Record]
         self._workers: list[RunningWorker] = []
         self._open: list[Callable[[], Awaitable[None]]] = []
@@ -82,7 +84,7 @@ class WorkerWorld:
     ) -> RunningWorker:
         """Start a worker. Without ``signals`` it hears of a cancel by its heartbeat only."""
         url = redis_url or self._redis_url
-        bus = PostgresBus(self._database.role_url("worker"), lease_s=LEASE_S)
+        bus = self._bus(self._database.role_url("worker"))
         database = PostgresDatabase(self._database.role_url("worker"), pool_size=4)
         hub = Hub(url)
         streams, reader = RedisStreamWriter(url), RedisSignals(url, hub)
@@ -119,6 +121,11 @@ class WorkerWorld:
         running = RunningWorker(name, asyncio.create_task(run()), stop)
         self._workers.append(running)
         return running
+
+    def _bus(self, url: str) -> Bus:
+        if self._pulsar is None:
+            return PostgresBus(url, lease_s=LEASE_S)
+        return PulsarBus(self._pulsar, watch_s=0.2, timeout_s=5.0)
 
     async def submit(self, prompt: SubmitPrompt, *, times: int = 1) -> AnyEnvelope:
         command = envelope(prompt, self.tenant_id)

@@ -108,7 +108,8 @@ class EmbeddedPulsar:
         arguments = self._folder / "java.arguments"
         opened = "".join(f"--add-opens {package}=ALL-UNNAMED\n" for package in _OPENED)
         arguments.write_text(
-            f"-Xms256m\n-Xmx512m\n-XX:MaxDirectMemorySize=512m\n{opened}"
+            # A broker of minutes or hours: the optimising compiler costs more of a small machine than it brings.
+            f"-Xms256m\n-Xmx512m\n-XX:MaxDirectMemorySize=512m\n-XX:+UseSerialGC\n-XX:TieredStopAtLevel=1\n{opened}"
             f'-Dlog4j.configurationFile="{logging}"\n-cp "{classpath}"\n'
         )
         return (

@@ -51,6 +51,10 @@ class PulsarBus:
         self._watch_s = watch_s
         self._consumers: list[consuming.Consumer] = []
 
+    @property
+    def address(self) -> PulsarAddress:
+        return self._broker.address
+
     async def publish(
         self,
         topic: str,

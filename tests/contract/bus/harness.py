@@ -32,6 +32,7 @@ class BusSpec:
     adapter: str
     url: str
     lease_s: float = LEASE_S
+    namespace: str = "contract/bus"
 
     def open(self) -> Bus:
         match self.adapter:
@@ -39,7 +40,7 @@ class BusSpec:
                 return PostgresBus(self.url, lease_s=self.lease_s)
             case "pulsar":
                 url, admin_url = self.url.split(" ")
-                return PulsarBus(PulsarAddress(url, admin_url, "contract", "bus"), watch_s=0.2)
+                return PulsarBus(PulsarAddress(url, admin_url, *self.namespace.split("/")), watch_s=0.2)
             case _:
                 raise ValueError(f"no adapter {self.adapter!r}")
 
