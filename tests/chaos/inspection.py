@@ -145,6 +145,7 @@ def bugs_in(logs: Path) -> list[str]:
             if not isinstance(said, dict) or said.get("action") == "service_failed":
                 continue
             if said.get("level") in ("ERROR", "CRITICAL"):
-                cause = str(said.get("trace") or said.get("cause") or "").strip().splitlines()
-                found[f"{log.name}: {said['message']} ({cause[-1] if cause else ''})"] += 1
+                message, *more = str(said["message"]).splitlines()
+                cause = str(said.get("trace") or said.get("cause") or "").strip().splitlines() or more
+                found[f"{log.name}: {message} ({cause[-1] if cause else 'no cause'})"] += 1
     return [f"{what}, {count} times" for what, count in found.items()]

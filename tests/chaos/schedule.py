@@ -15,11 +15,19 @@ class Kill:
 
 
 def schedule(seed: int, seconds: float, victims: Sequence[str]) -> list[Kill]:
-    """One of ``victims`` every one to two seconds, for ``seconds``."""
+    """One of ``victims`` every one to two seconds, for ``seconds``.
+
+    They are dealt from a shuffled deck that has each of them twice, so that nobody is spared for long, and some are
+    killed again before they are back.
+    """
     dice = random.Random(seed)
     kills: list[Kill] = []
+    deck: list[str] = []
     at_s = dice.uniform(1, 2)
     while at_s < seconds:
-        kills.append(Kill(at_s, dice.choice(victims)))
+        if not deck:
+            deck = [*victims, *victims]
+            dice.shuffle(deck)
+        kills.append(Kill(at_s, deck.pop()))
         at_s += dice.uniform(1, 2)
     return kills

@@ -81,7 +81,7 @@ class Talker:
                         cancelling.cancel()
                     await asyncio.gather(cancelling, return_exceptions=True)
             except Exception as error:
-                talk.broken = f"{type(error).__name__}: {error}"
+                talk.broken = f"{type(error).__name__}: {error}".splitlines()[0]
             depth += 1
             goes_on = talk.broken is None and talk.answer.told[-1] == "completed" and depth < _LONGEST_TALK
             parent, depth = (talk, depth) if goes_on else (None, 0)

@@ -31,7 +31,7 @@ def test_a_seed_gives_the_same_kills_again() -> None:
     kills = schedule(7, 600, victims)
     assert kills == schedule(7, 600, victims)
     assert kills != schedule(8, 600, victims)
-    assert {kill.victim for kill in kills} == set(victims)
+    assert Counter(kill.victim for kill in kills[:6]) == dict.fromkeys(victims, 2)
     gaps = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(kills)]
     assert 1 <= min(gaps) <= max(gaps) <= 2
     assert kills[-1].at_s < 600 <= kills[-1].at_s + 2
