@@ -15,6 +15,7 @@ from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
 from backplane.web.application import health_router
+from backplane.web.gathering import GatheringProtocol
 
 _DRAIN_S = 5
 
@@ -46,6 +47,7 @@ async def _serve(app: FastAPI, host: str, port: int, stop: asyncio.Event, listen
         app,
         host=host,
         port=port,
+        http=GatheringProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -29,6 +29,7 @@ from backplane.security.authenticator import Authenticator
 from backplane.settings import Settings
 from backplane.telemetry.readiness import Readiness
 from backplane.web.application import make_application
+from backplane.web.gathering import GatheringProtocol
 from event_schemas.control_plane import KeyRole
 from event_schemas.topics import all_topics
 from query_api.following import Pace
@@ -242,7 +243,8 @@ async def serving(
     )
     app.state.query = ports
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(app, http=GatheringProtocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     serving_task = asyncio.create_task(server.serve([listening]))
     owner = await asyncpg.connect(database.owner_url)
     world = World(f"http://127.0.0.1:{listening.getsockname()[1]}", ports, bus, writer, owner, app, redis_url)
