@@ -13,7 +13,7 @@ from uuid import UUID
 from backplane.ports.bus import Publisher
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.token_stream import Frame, Kind, StreamWriter
-from event_schemas.codec import AnyEnvelope
+from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import ChatMessage, SubmitPrompt
 from event_schemas.payload import Usage
 from workers.deltas import Deltas
@@ -72,6 +72,7 @@ class Attempt:
         self._first_token: float | None = None
         self._deltas = Deltas()
         self._publication = Publication(ports.publisher, str(facts.tenant_id))
+        self._unsaid: AnyEnvelope | None = None
         self._inference: asyncio.Task[Finished] | None = None
         self._stop: Stop | None = None
         self.ending = False
@@ -93,13 +94,20 @@ class Attempt:
                 self._inference.cancel()
 
     def emit(self) -> None:
-        """Say what was generated since the last time. Called a few times a second."""
+        """Say what came to be since the last time. Called a few times a second."""
+        self._say_started()
         taken = self._deltas.take()
         if taken is not None:
-            self._publication.say(self._facts.tokens(self._attempt, *taken))
+            self._publication.say(encode(self._facts.tokens(self._attempt, *taken)))
+
+    def _say_started(self) -> None:
+        if self._unsaid is not None:
+            self._publication.say(encode(self._unsaid))
+            self._unsaid = None
 
     async def run(self) -> AnyEnvelope | Broken | Stop:
-        self._publication.say(self._facts.started(self._attempt))
+        # Said with its first tokens, or with its end: followers see the frame, and nobody waits for the event.
+        self._unsaid = self._facts.started(self._attempt)
         owner = {"user_id": self._prompt.user_id, "key_id": self._prompt.key_id}
         self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model, **owner}))
         self._inference = asyncio.create_task(self._infer())
@@ -128,8 +136,10 @@ class Attempt:
         usage = Usage(input_tokens=finished.input_tokens, output_tokens=finished.output_tokens, source="provider")
         return self._facts.completed(self._attempt, finished.finish_reason, usage, self._deltas, timing)
 
-    async def all_said(self) -> None:
-        """Return once what was emitted is published. What was not needs no event: the terminal one holds it all."""
+    async def tell(self, terminal: bytes) -> None:
+        """Publish the terminal event, after what was said before. Tokens not emitted yet need no event: it has them."""
+        self._say_started()
+        self._publication.say(terminal)
         await self._publication.all_said()
 
     async def close(self) -> None:

@@ -207,7 +207,8 @@ class Worker:
             self._asking.discard(prompt.generation_id)
         match answer:
             case Ended(terminal):
-                await self._tell(facts.tenant_id, decode(terminal), terminal, delivery.message)
+                await publish_event(self._ports.publisher, str(facts.tenant_id), terminal)
+                await self._told(facts.tenant_id, decode(terminal), delivery.message)
                 return True
             case Claimed(attempt):
                 return await self._attempt(delivery, attempt)
@@ -266,8 +267,8 @@ class Worker:
             terminal = encode(result)
             if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
                 return False
-            await attempt.all_said()
-            await self._tell(delivery.facts.tenant_id, result, terminal, *running.messages)
+            await attempt.tell(terminal)
+            await self._told(delivery.facts.tenant_id, result, *running.messages)
             _outcomes.labels(result.type.split(".")[1]).inc()
             return True
         finally:
@@ -275,9 +276,8 @@ class Worker:
             _running_now.dec()
             await attempt.close()
 
-    async def _tell(self, tenant_id: UUID, event: AnyEnvelope, terminal: bytes, *messages: Message) -> None:
-        """It is committed: publish, ack, and only then show. Safe to repeat."""
-        await publish_event(self._ports.publisher, str(tenant_id), terminal)
+    async def _told(self, tenant_id: UUID, event: AnyEnvelope, *messages: Message) -> None:
+        """It is committed and published: ack, and only then show. Safe to repeat."""
         await self._ack(*messages)
         frame = terminal_frame(event)
         ended = event.data
