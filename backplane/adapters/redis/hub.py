@@ -118,8 +118,8 @@ class Hub:
             return
         others.discard(listener)
         if not others:
+            # The server is told with the next subscription, or ping: who left to enter again is still subscribed.
             del self._listeners[listener.channel]
-            self._changed.set()
 
     async def close(self) -> None:
         """Tell every listener that the connection is lost, and close it."""
@@ -172,7 +172,6 @@ class Hub:
                     return
                 self._heard = False
                 await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
-                continue
             self._changed.clear()
             wanted = self._listeners.keys()
             fresh, stale = wanted - self._subscribed, self._subscribed - wanted
