@@ -33,11 +33,12 @@ async def faults(house: House, talks: Sequence[Talk]) -> list[str]:
     try:
         async with operator_bus(house.settings) as bus:
             found = [fault async for fault in _of_the_bus(house, owner, bus)]
-        unsettled = bool(found)
+        at_rest = not found
         truth = await Truth.of(house, owner)
         found.extend(_of_talks(truth, house, talks))
-        if not unsettled:
+        if at_rest:
             found.extend([fault async for fault in _of_read_models(house, owner)])
+        if not found:
             found.extend([fault async for fault in _of_the_api(house, truth, talks)])
     finally:
         await owner.close()
