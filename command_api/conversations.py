@@ -39,7 +39,7 @@ async def place(database: Database, principal: Principal, body: PromptBody) -> P
 
     Raises NoSuch, DatabaseUnavailable.
     """
-    if body.conversation_id is None and body.parent_message_id is None:
+    if body.begins_a_conversation:
         return Place(new_id(), None)
     async with database.tenant(principal.tenant_id) as session:
         if body.parent_message_id is None:

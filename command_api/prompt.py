@@ -112,6 +112,11 @@ class PromptBody(_Body):
         return f"{self.begins_anew}:{self.model_dump_json()}".encode()
 
     @property
+    def begins_a_conversation(self) -> bool:
+        """It names neither a conversation nor a message."""
+        return self.conversation_id is None and self.parent_message_id is None
+
+    @property
     def begins_anew(self) -> bool:
         """`parent_message_id` was given as null, not left out."""
         return self.parent_message_id is None and "parent_message_id" in self.model_fields_set

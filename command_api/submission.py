@@ -11,8 +11,9 @@ from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from backplane.settings import Settings
 from command_api import conversations, idempotency
-from command_api.admission import admit
+from command_api.admission import Refused, admit
 from command_api.conversations import NoSuch, Place
+from command_api.idempotency import Key, hash_of
 from command_api.lanes import Lanes
 from command_api.prompt import Accepted, PromptBody, command_of
 from event_schemas import topics
@@ -44,12 +45,19 @@ class Submission:
 
         Raises Refused, NoSuch, ProjectionsLag, KeyReused, and what the bus and the database raise.
         """
-        body_hash = idempotency.hash_of(body.as_given()) if idempotency_key is not None else b""
-        if idempotency_key is not None:
-            known = await idempotency.find(self._database, principal.tenant_id, idempotency_key, body_hash)
-            if known is not None:
-                return await self._publish(known, principal.tenant_id)
-        admitted = admit(body, self._settings)
+        key = None if idempotency_key is None else Key(principal.tenant_id, idempotency_key, hash_of(body.as_given()))
+        # A prompt that begins a conversation asks nothing more than whether its key is free, and storing says that.
+        known = None if key is None or body.begins_a_conversation else await idempotency.find(self._database, key)
+        if known is not None:
+            return await self._publish(known, principal.tenant_id)
+        try:
+            admitted = admit(body, self._settings)
+        except Refused:
+            # What is refused today may have been accepted before.
+            known = None if key is None else await idempotency.find(self._database, key)
+            if known is None:
+                raise
+            return await self._publish(known, principal.tenant_id)
         place = await self._place(principal, body)
         command = command_of(
             body,
@@ -70,10 +78,10 @@ class Submission:
         topic = topics.commands(admitted.pool)
         lane = await self._lanes.choose(topic, principal.tenant_id)
         stored = idempotency.Stored(topic, lane, encode(envelope))
-        if idempotency_key is not None:
-            faster = await idempotency.store(self._database, principal.tenant_id, idempotency_key, body_hash, stored)
-            if faster is not stored:
-                return await self._publish(faster, principal.tenant_id)
+        if key is not None:
+            first = await idempotency.store(self._database, key, stored)
+            if first is not stored:
+                return await self._publish(first, principal.tenant_id)
         await self._bus.publish(topic, stored.command, key=str(principal.tenant_id), partition=lane)
         return Accepted.of(command)
 
