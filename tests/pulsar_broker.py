@@ -20,7 +20,8 @@ TENANT, NAMESPACE = "parley", "main"
 
 
 class PulsarBroker:
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, admin_token: str | None = None, **settings: str) -> None:
+        self._headers = {} if admin_token is None else {"Authorization": f"Bearer {admin_token}"}
         port, admin_port = lasting_ports(2)
         self.embedded = EmbeddedPulsar(folder, port, admin_port, **settings)
         self.server = Server(self.embedded.command(), self._answers, signal.SIGTERM)
@@ -56,7 +57,9 @@ class PulsarBroker:
 
     def admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Ask the admin API; what it refuses is an error."""
-        answer = httpx.request(method, f"{self.admin_url}/admin/v2/{path}", json=body, timeout=30, trust_env=False)
+        answer = httpx.request(
+            method, f"{self.admin_url}/admin/v2/{path}", json=body, headers=self._headers, timeout=30, trust_env=False
+        )
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer
 
@@ -66,9 +69,9 @@ class PulsarBroker:
 
 
 @contextlib.contextmanager
-def pulsar_broker(folder: Path, **settings: str) -> Iterator[PulsarBroker]:
+def pulsar_broker(folder: Path, admin_token: str | None = None, **settings: str) -> Iterator[PulsarBroker]:
     """A running broker."""
-    broker = PulsarBroker(folder, **settings)
+    broker = PulsarBroker(folder, admin_token, **settings)
     broker.start()
     try:
         yield broker

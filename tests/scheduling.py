@@ -10,6 +10,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "tests/e2e/test_api_": "api",
+    "tests/e2e/test_on_pulsar.py": "pulsar",
+    "tests/integration/test_pulsar_bus.py": "pulsar",
     "tests/chaos/test_kill_everything.py": "kill everything",
     "tests/chaos/test_outages.py": "outages",
     "tests/chaos/test_unreadable_messages.py": "outages",
@@ -21,4 +23,6 @@ class SharedServers(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist 
     """Groups go out first, the largest one first of all."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if "[pulsar" in nodeid:
+            return "pulsar"  # its broker takes longest of all to start
         return next((group for beginning, group in GROUPS.items() if nodeid.startswith(beginning)), nodeid)

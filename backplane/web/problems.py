@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from backplane.ports.bus import BusUnavailable, MessageTooLarge
+from backplane.ports.bus import BusError, MessageTooLarge
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.token_stream import StreamUnavailable
 
@@ -171,7 +171,8 @@ def install(app: FastAPI) -> None:
         return answer
 
     app.add_exception_handler(DatabaseUnavailable, _outage("database"))
-    app.add_exception_handler(BusUnavailable, _outage("bus"))
+    # Where the bus refuses, or a topic is gone, an operator has to act; the caller can only come again.
+    app.add_exception_handler(BusError, _outage("bus"))
     app.add_exception_handler(StreamUnavailable, _outage("token stream"))
 
     @app.exception_handler(Exception)

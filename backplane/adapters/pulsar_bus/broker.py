@@ -15,6 +15,7 @@ from pulsar.asyncio import Client, PulsarException
 
 from backplane.adapters.pulsar_bus.address import PulsarAddress
 from backplane.adapters.pulsar_bus.errors import translated
+from backplane.ports.bus import UnknownTopic
 
 _FRESH_S = 10.0
 """How long a topic's number of partitions is believed; more may be added while we run."""
@@ -67,34 +68,46 @@ class Broker:
         return self._opened
 
     async def topic(self, name: str) -> Topic:
-        """Raises UnknownTopic, BusUnavailable, BusRefused."""
+        """The topic as it was lately. Raises UnknownTopic, BusUnavailable, BusRefused."""
         known = self._known.get(name)
-        if known is not None and asyncio.get_running_loop().time() < known[1]:
-            return known[0]
+        if known is None:
+            return await asyncio.shield(self._looking_up(name))
+        topic, looked_up = known
+        if asyncio.get_running_loop().time() - looked_up > _FRESH_S:
+            # Nobody waits for this: partitions are added, and what they were stays right.
+            self._looking_up(name).add_done_callback(lambda looking: looking.cancelled() or looking.exception())
+        return topic
+
+    def _looking_up(self, name: str) -> asyncio.Task[Topic]:
         # Those who ask at the same time share one look-up and go on in the order in which they asked, so that the
         # first messages of a process keep theirs.
         looking = self._looking.get(name)
         if looking is None:
             looking = self._looking[name] = asyncio.create_task(self.look_up(name))
             looking.add_done_callback(lambda _: self._looking.pop(name))
-        return await asyncio.shield(looking)
+        return looking
 
     async def look_up(self, name: str) -> Topic:
         """Ask the broker, whatever is remembered. Raises UnknownTopic, BusUnavailable, BusRefused."""
         try:
             partitions = await self.client.get_topic_partitions(self.address.topic(name))
-        except PulsarException as error:
-            self._known.pop(name, None)
-            raise translated(error, self.address, name, "look up") from None
+        except PulsarException as failure:
+            error = translated(failure, self.address, name, "look up")
+            if isinstance(error, UnknownTopic):
+                self._known.pop(name, None)
+            raise error from None
         known = self._known.get(name)
         if known is not None and known[0].partitions == len(partitions):
             topic = known[0]
         else:
             topic = Topic(name, len(partitions), itertools.count(random.randrange(len(partitions))))
-        self._known[name] = topic, asyncio.get_running_loop().time() + _FRESH_S
+        self._known[name] = topic, asyncio.get_running_loop().time()
         return topic
 
     async def close(self) -> None:
+        for looking in self._looking.values():
+            looking.cancel()
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
         if self._opened is not None:
             try:
                 async with asyncio.timeout(self.timeout_s):

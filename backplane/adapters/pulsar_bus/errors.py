@@ -30,12 +30,12 @@ def translated(error: PulsarException, address: PulsarAddress, topic: str, doing
         )
     if result in _UNUSABLE:
         return BusRefused(f"Pulsar cannot be used to {doing} {topic!r} in {address} ({result.name}): check bus.pulsar")
-    if result is Result.ConsumerBusy:
+    if result == Result.ConsumerBusy:
         return BusRefused(
             f"a subscription of topic {topic!r} in {address} is used in another mode by somebody who is connected: "
             "stop them, or give them a subscription of their own"
         )
-    if result is Result.MessageTooBig:
+    if result == Result.MessageTooBig:
         return MessageTooLarge(f"a message for topic {topic!r} is larger than the broker takes (its maxMessageSize)")
     return BusUnavailable(f"Pulsar at {address.url} cannot {doing} {topic!r} now ({result.name})")
 

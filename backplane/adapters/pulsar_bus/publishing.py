@@ -29,6 +29,18 @@ class Publishing:
             raise MessageTooLarge(
                 f"a message for topic {name!r} has {len(payload)} bytes; the bus takes {MAX_MESSAGE_BYTES} at most"
             )
+        try:
+            async with asyncio.timeout(self._broker.timeout_s):
+                return await self._publish(name, payload, key=key, partition=partition, properties=properties)
+        except TimeoutError:
+            raise BusUnavailable(
+                f"Pulsar at {self._broker.address.url} did not confirm a message for topic {name!r} "
+                f"within {self._broker.timeout_s:g} s"
+            ) from None
+
+    async def _publish(
+        self, name: str, payload: bytes, *, key: str | None, partition: int | None, properties: Mapping[str, str] | None
+    ) -> Position:
         topic = await self._broker.topic(name)
         place = name, topic.partition(key, partition)
         try:
@@ -56,19 +68,20 @@ class Publishing:
             self._broker.address.topic(*place),
             # A message is an entry of its own: it has a position of its own, and leaves without waiting for others.
             batching_enabled=False,
-            send_timeout_millis=round(self._broker.timeout_s * 1000),
+            # Sooner than the caller's patience ends, so that the reason can be looked up.
+            send_timeout_millis=round(self._broker.timeout_s * 500),
             max_pending_messages=_MOST_PENDING,
         )
 
     async def _give_up(self, place: _Place, error: PulsarException) -> None:
         """Begin anew with the next message: a producer that was fenced, or whose topic was deleted, never recovers."""
-        if error.error() is Result.ProducerQueueIsFull:
+        if error.error() == Result.ProducerQueueIsFull:
             return
         making = self._producers.pop(place, None)
         if making is not None and making.done() and not making.exception():
             with suppress(PulsarException):
                 await making.result().close()
-        if error.error() is Result.Timeout:
+        if error.error() == Result.Timeout:
             # Raises UnknownTopic where that is why.
             with suppress(BusUnavailable):
                 await self._broker.look_up(place[0])

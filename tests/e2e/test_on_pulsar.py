@@ -1,0 +1,248 @@
+"""Parley on Apache Pulsar: the same ring, and what an operator reads when the broker or its set-up is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from backplane.adapters.pulsar_bus import PulsarBus
+from backplane.ports.bus import BusRefused, Mode, UnknownTopic
+from event_schemas import topics
+from tests.chaos.world import in_mid_answer, not_ready, try_later, works
+from tests.e2e.client import Answer, Client, eventually
+from tests.e2e.running import Up, free_port
+from tests.pulsar_broker import PulsarBroker, pulsar_broker
+
+pytestmark = [pytest.mark.pulsar, pytest.mark.timeout(300)]
+
+TOKENS = [f"word{place} " for place in range(300)]
+SLOW = {"tokens": TOKENS, "delay_s": 0.1}
+BRIEF = {"tokens": TOKENS[:60], "delay_s": 0.1}
+TEMPORARY, CONFIGURATION, FAILED = 75, 78, 1
+
+
+@dataclass(frozen=True)
+class Guarded:
+    broker: PulsarBroker
+    admin: str
+    nobody: str
+    """Tokens: of its administrator, and of a role without any permission."""
+
+
+def web_token(role: str, secret: bytes) -> str:
+    """A JSON web token (RFC 7519) that names ``role``, signed with HS256 (RFC 7518, 3.2)."""
+
+    def part(raw: bytes) -> bytes:
+        return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+    signed = part(b'{"alg":"HS256"}') + b"." + part(json.dumps({"sub": role}).encode())
+    return b".".join((signed, part(hmac.digest(secret, signed, "sha256")))).decode()
+
+
+@pytest.fixture(scope="session")
+def up(short_folder: Path, shared_broker: PulsarBroker) -> Iterator[Up]:
+    up = Up(short_folder / "on-pulsar", **shared_broker.environment, PARLEY_BUS__PULSAR__NAMESPACE="e2e")
+    try:
+        up.start()
+        up.ready()
+        yield up
+        assert up.stop() == 0
+    finally:
+        up.end()
+
+
+@pytest.fixture
+async def client(up: Up) -> AsyncIterator[Client]:
+    async with Client(up.url, up.admin_key) as opened:
+        yield opened
+
+
+async def test_a_prompt_goes_round_the_ring(client: Client) -> None:
+    assert await not_ready(client) == {}
+    ended = await works(client)
+    assert ended["attempt"] == 1
+
+
+async def test_what_runs_goes_on_when_its_topics_are_unloaded(
+    client: Client, shared_broker: PulsarBroker, up: Up
+) -> None:
+    accepted = await client.submit("talk", script=BRIEF)
+    answer = Answer()
+    following = asyncio.create_task(client.follow_through(accepted["generation_id"], answer))
+    await in_mid_answer(answer)
+    for topic in (topics.commands("local"), topics.EVENTS, topics.CONTROL):
+        await asyncio.to_thread(shared_broker.admin, "PUT", f"persistent/parley/e2e/{topic}/unload")
+    assert (await following).text == "".join(TOKENS[:60])
+    assert "restarted" not in answer.told
+    ended = await client.ended(accepted["generation_id"])
+    assert (ended["status"], ended["attempt"], ended["content"]) == ("completed", 1, "".join(TOKENS[:60]))
+    await everything_acked(shared_broker)
+    await works(client)
+
+
+async def everything_acked(broker: PulsarBroker) -> None:
+    """What was redelivered to the worker that ran it is acked too, and projections have passed all events."""
+    subscriptions = {
+        topics.commands("local"): (topics.WORKERS, topics.PROJECTIONS),
+        topics.EVENTS: (topics.PROJECTIONS,),
+    }
+
+    async def left() -> dict[str, int]:
+        backlogs: dict[str, int] = {}
+        for topic, names in subscriptions.items():
+            path = f"persistent/parley/e2e/{topic}/partitioned-stats?getPreciseBacklog=true"
+            stats = (await asyncio.to_thread(broker.admin, "GET", path)).json()
+            backlogs |= {f"{topic} {name}": stats["subscriptions"][name]["msgBacklog"] for name in names}
+        return {name: count for name, count in backlogs.items() if count}
+
+    await eventually(left, lambda found: not found)
+
+
+async def test_without_the_broker_prompts_are_refused_for_now_and_what_runs_goes_on(
+    client: Client, shared_broker: PulsarBroker
+) -> None:
+    accepted = await client.submit("talk", script=SLOW)
+    answer = Answer()
+    following = asyncio.create_task(client.follow_through(accepted["generation_id"], answer))
+    await in_mid_answer(answer)
+    await asyncio.to_thread(shared_broker.kill)
+    try:
+        key = secrets.token_hex(8)
+        try_later(await client.post_prompt("once", idempotency_key=key))
+        assert "bus" in await not_ready(client)
+        seen = answer.seq
+
+        async def seq() -> int:
+            return answer.seq
+
+        # Tokens keep coming meanwhile: they travel through Redis.
+        if not answer.ended:
+            await eventually(seq, lambda now: now > seen or answer.ended)
+    finally:
+        await asyncio.to_thread(shared_broker.start)
+    assert (await following).text == "".join(TOKENS)
+    ended = await client.ended(accepted["generation_id"])
+    assert (ended["status"], ended["attempt"], ended["content"]) == ("completed", 1, "".join(TOKENS))
+    await eventually(lambda: not_ready(client), lambda reasons: not reasons)
+    once = [await client.submit("once", idempotency_key=key) for _ in range(2)]
+    assert once[0] == once[1]
+    assert (await client.ended(once[0]["generation_id"]))["status"] == "completed"
+    await works(client)
+
+
+def test_a_broker_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    nobody = {
+        "PARLEY_BUS__PULSAR__URL": f"pulsar://127.0.0.1:{free_port()}",
+        "PARLEY_BUS__PULSAR__ADMIN_URL": f"http://127.0.0.1:{free_port()}",
+    }
+    said = Up(tmp_path, **nobody).parley("pulsar", "setup", code=TEMPORARY)
+    assert nobody["PARLEY_BUS__PULSAR__ADMIN_URL"] in said
+    assert "check that the broker runs, and bus.pulsar.admin_url" in said
+    said = Up(tmp_path, **nobody).parley("up", code=TEMPORARY)
+    assert "check that the broker runs, and bus.pulsar.admin_url" in said.splitlines()[-1]
+
+
+def test_setting_up_is_repeatable_and_says_what_is_there(tmp_path: Path, shared_broker: PulsarBroker) -> None:
+    settings = {"PARLEY_BUS__PULSAR__TENANT": f"t{uuid.uuid4().hex}", "PARLEY_BUS__PULSAR__NAMESPACE": "fresh"}
+    up = Up(tmp_path, **shared_broker.environment, **settings, PARLEY_BUS__RETENTION_HOURS="48")
+    first, second = up.parley("pulsar", "setup"), up.parley("pulsar", "setup")
+    assert first == second
+    namespace = f"{settings['PARLEY_BUS__PULSAR__TENANT']}/fresh"
+    wanted = [*topics.all_topics(["local"])]
+    wanted += [topics.dead_letters(topic) for topic in wanted]
+    assert first.split() == [f"persistent://{namespace}/{topic}" for topic in wanted]
+    retention = shared_broker.admin("GET", f"namespaces/{namespace}/retention").json()
+    assert retention == {"retentionTimeInMinutes": 48 * 60, "retentionSizeInMB": -1}
+    stats = shared_broker.admin("GET", f"persistent/{namespace}/{topics.commands('local')}/partitioned-stats").json()
+    assert set(stats["subscriptions"]) == {topics.WORKERS, topics.PROJECTIONS}
+    assert stats["metadata"]["partitions"] == 4
+
+
+def test_setting_up_without_a_broker_named_says_which_settings(tmp_path: Path) -> None:
+    said = Up(tmp_path).parley("pulsar", "setup", code=CONFIGURATION)
+    assert "PARLEY_BUS__PULSAR__URL" in said
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A broker that asks who is there."""
+    secret = secrets.token_bytes(32)
+    admin, nobody = (web_token(role, secret) for role in ("admin", "nobody"))
+    with pulsar_broker(
+        tmp_path_factory.mktemp("guarded"),
+        admin_token=admin,
+        authenticationEnabled="true",
+        authorizationEnabled="true",
+        authenticationProviders="org.apache.pulsar.broker.authentication.AuthenticationProviderToken",
+        tokenSecretKey=f"data:;base64,{base64.b64encode(secret).decode()}",
+        superUserRoles="admin",
+        brokerClientAuthenticationPlugin="org.apache.pulsar.client.impl.auth.AuthenticationToken",
+        brokerClientAuthenticationParameters=f"token:{admin}",
+    ) as broker:
+        yield Guarded(broker, admin, nobody)
+
+
+def test_without_permission_it_says_what_is_missing(tmp_path: Path, guarded: Guarded) -> None:
+    environment = guarded.broker.environment | {"PARLEY_BUS__PULSAR__NAMESPACE": "guarded"}
+    admin = Up(tmp_path / "admin", **environment, PARLEY_BUS__PULSAR__TOKEN=guarded.admin)
+    admin.parley("pulsar", "setup")
+    for token in ({}, {"PARLEY_BUS__PULSAR__TOKEN": guarded.nobody}):
+        stranger = Up(tmp_path / f"stranger-{len(token)}", **environment, **token)
+        said = stranger.parley("pulsar", "setup", code=FAILED)
+        assert "check bus.pulsar.token" in said
+        assert guarded.nobody not in said
+
+
+async def test_a_role_without_permission_neither_publishes_nor_reads(guarded: Guarded) -> None:
+    bus = PulsarBus(guarded.broker.address(namespace="guarded", token=guarded.nobody))
+    administrator = PulsarBus(guarded.broker.address(namespace="guarded", token=guarded.admin))
+    try:
+        await administrator.create_topics(["t"], partitions=1)
+        await administrator.publish("t", b"x")
+        for call in (
+            lambda: bus.publish("t", b"x"),
+            lambda: bus.subscribe(["t"], "s", Mode.SHARED, prefetch=1),
+            lambda: bus.backlog("t", "s"),
+        ):
+            with pytest.raises(BusRefused, match=r"bus\.pulsar\.token") as refused:
+                await call()
+            assert guarded.nobody not in str(refused.value)
+    finally:
+        await bus.close()
+        await administrator.close()
+
+
+async def test_a_namespace_that_is_not_ours_is_named(shared_broker: PulsarBroker) -> None:
+    bus = PulsarBus(shared_broker.address(namespace="elsewhere"))
+    try:
+        for call in (
+            lambda: bus.publish("events", b"x"),
+            lambda: bus.subscribe(["events"], "s", Mode.FAILOVER, prefetch=1),
+            lambda: bus.heads("events"),
+        ):
+            with pytest.raises(
+                UnknownTopic, match=r"parley/elsewhere.*check bus\.pulsar\.tenant and bus\.pulsar\.namesp"
+            ):
+                await call()
+    finally:
+        await bus.close()
+
+
+async def test_a_subscription_of_another_type_is_named(shared_broker: PulsarBroker) -> None:
+    bus = PulsarBus(shared_broker.address(namespace="types"))
+    try:
+        await bus.create_topics(["t"], partitions=2)
+        await bus.subscribe(["t"], "s", Mode.SHARED, prefetch=1)
+        with pytest.raises(BusRefused, match="another mode by somebody who is connected"):
+            await bus.subscribe(["t"], "s", Mode.FAILOVER, prefetch=1)
+    finally:
+        await bus.close()
