@@ -46,8 +46,10 @@ class Stop(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The backend broke off; another attempt may succeed."""
+    """The backend broke off ``attempt`` after ``output_tokens`` deltas; another attempt may succeed."""
 
+    attempt: int
+    output_tokens: int
     reason: str
     detail: str
 
@@ -80,11 +82,6 @@ class Attempt:
     @property
     def generation_id(self) -> UUID:
         return self._prompt.generation_id
-
-    @property
-    def output_tokens(self) -> int:
-        """Deltas so far."""
-        return self._deltas.count
 
     def stop(self, why: Stop) -> None:
         """Stop the backend's work. The first reason counts."""
@@ -126,7 +123,7 @@ class Attempt:
             self.ending = True
             return self._facts.failed(self._attempt, refused.reason, str(refused), self._deltas)
         except BackendError as broken:
-            return Broken(broken.reason, str(broken))
+            return Broken(self._attempt, self._deltas.count, broken.reason, str(broken))
         self.ending = True
         ended = time.monotonic()
         timing = Timing(

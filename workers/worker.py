@@ -43,20 +43,19 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Running:
-    attempt: Attempt
-    messages: list[Message]
-    """Every delivery of its command; a broker may deliver what is running to the very worker that runs it."""
-
-
-@dataclass(slots=True)
 class _Delivery:
-    message: Message
+    messages: list[Message]
+    """All that it stands for: a broker may deliver what is running to the very worker that runs it."""
     envelope: AnyEnvelope
     prompt: SubmitPrompt
     facts: Facts
     broken: Broken | None = None
-    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    attempt: Attempt
+    delivery: _Delivery
 
 
 class Worker:
@@ -154,7 +153,7 @@ class Worker:
         if len(self._held) >= _MOST_HELD:
             await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
             return
-        delivery = _Delivery(message, envelope, envelope.data, Facts(envelope, envelope.data, self._name))
+        delivery = _Delivery([message], envelope, envelope.data, Facts(envelope, envelope.data, self._name))
         self._free -= 1
         task = asyncio.create_task(self._deliver(delivery))
         self._deliveries.add(task)
@@ -190,13 +189,15 @@ class Worker:
         prompt, facts = delivery.prompt, delivery.facts
         running = self._running.get(prompt.generation_id)
         if running is not None:
-            running.messages.append(delivery.message)
+            if running.attempt.ending:
+                return False  # what it acks is settled; this one asks again and finds that it has ended
+            running.delivery.messages += delivery.messages
             return True
         if prompt.generation_id in self._asking:
             return False
         self._asking.add(prompt.generation_id)
         try:
-            answer = await self._claims.ask(facts.tenant_id, prompt, delivery.message.payload)
+            answer = await self._claims.ask(facts.tenant_id, prompt, delivery.messages[0].payload)
             if isinstance(answer, Expired):
                 answer = await self._take_over(delivery, answer)
             elif isinstance(answer, Mine):
@@ -208,20 +209,23 @@ class Worker:
         match answer:
             case Ended(terminal):
                 await publish_event(self._ports.publisher, str(facts.tenant_id), terminal)
-                await self._told(facts.tenant_id, decode(terminal), delivery.message)
+                await self._told(facts.tenant_id, decode(terminal), *delivery.messages)
                 return True
             case Claimed(attempt):
                 return await self._attempt(delivery, attempt)
             case Elsewhere():
-                await self._ack(delivery.message)
+                await self._ack(*delivery.messages)
                 return True
             case Mine() | Busy():
                 return False
 
     async def _take_over(self, delivery: _Delivery, expired: Expired) -> Claimed | Busy | Ended:
         facts, generation_id = delivery.facts, delivery.prompt.generation_id
-        output_tokens = delivery.output_tokens
-        if not output_tokens:
+        broken = delivery.broken
+        if broken is not None and broken.attempt == expired.attempt:
+            output_tokens, why = broken.output_tokens, broken.detail
+        else:
+            output_tokens, why = 0, "its worker was lost"
             with suppress(StreamUnavailable):
                 cursor = await self._ports.streams.last(facts.tenant_id, generation_id)
                 output_tokens = cursor.seq if cursor is not None and cursor.attempt == expired.attempt else 0
@@ -229,7 +233,6 @@ class Worker:
         if expired.cancel_requested:
             terminal = encode(facts.cancelled(expired.attempt + 1, None))
         elif expired.attempt >= self._settings.max_attempts:
-            why = delivery.broken.detail if delivery.broken else "its worker was lost each time"
             detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
             terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))
         else:
@@ -240,7 +243,7 @@ class Worker:
     async def _attempt(self, delivery: _Delivery, number: int) -> bool:
         generation_id = delivery.prompt.generation_id
         attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number)
-        running = self._running[generation_id] = _Running(attempt, [delivery.message])
+        self._running[generation_id] = _Running(attempt, delivery)
         _running_now.inc()
         try:
             result = await attempt.run()
@@ -249,26 +252,26 @@ class Worker:
                     if result is Stop.DRAINED:
                         await self._claims.release([generation_id])
                     return False
-                case Broken(reason, detail):
+                case Broken():
                     logger.warning(
                         "attempt broken",
                         extra={
                             "action": "attempt_broken",
                             "generation_id": str(generation_id),
                             "attempt": number,
-                            "reason": reason,
-                            "cause": detail,
+                            "reason": result.reason,
+                            "cause": result.detail,
                         },
                     )
                     _outcomes.labels("broken").inc()
-                    delivery.broken, delivery.output_tokens = result, attempt.output_tokens
+                    delivery.broken = result
                     await self._claims.release([generation_id])
                     return False
             terminal = encode(result)
             if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
                 return False
             await attempt.tell(terminal)
-            await self._told(delivery.facts.tenant_id, result, *running.messages)
+            await self._told(delivery.facts.tenant_id, result, *delivery.messages)
             _outcomes.labels(result.type.split(".")[1]).inc()
             return True
         finally:
