@@ -9,25 +9,23 @@ from typing import Annotated
 
 import typer
 
+from backplane.ports.bus import BusError
+from backplane.ports.database import DatabaseUnavailable
 from benches.board import Board
-from benches.load import Load
+from benches.bus import Bus, missing
+from benches.child import LoadFailed
+from benches.installation import apart
+from benches.measurements import Run
 from benches.parley import NotStarted
+from benches.plan import Plan, plan, quick
 from benches.report import markdown
-from benches.run import LoadFailed, Run, measure, steps
+from benches.run import measure
+from cli.failures import CommandError
 
-TOKENS_PER_S = 50
-PROMPT_TOKENS = 20
-_CLIENTS = (1, 32)
 _MOST_STREAMS = 512
 _SHOWN = 20
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-
-
-def loads(streams: list[int], tokens: int, seconds: float) -> list[Load]:
-    """Streams at 50 tokens/s each, then prompts of 20 tokens without delay."""
-    paced = [Load(clients=n, tokens=tokens, delay_s=1 / TOKENS_PER_S, seconds=seconds) for n in streams]
-    return paced + [Load(clients=n, tokens=PROMPT_TOKENS, delay_s=0, seconds=seconds) for n in _CLIENTS]
 
 
 def stream_counts(text: str) -> list[int]:
@@ -41,45 +39,79 @@ def stream_counts(text: str) -> list[int]:
     return counts
 
 
+def buses(text: str | None) -> list[Bus]:
+    """``postgres,pulsar`` as buses; None: all that can be measured here, and what cannot is said on standard error.
+
+    Raises typer.BadParameter.
+    """
+    lacking = f"{' and '.join(missing())}: a broker of its own needs a JDK (17 or newer) and Maven"
+    if text is None:
+        if not missing():
+            return list(Bus)
+        typer.echo(f"benches: only the Postgres bus is measured; Pulsar lacks {lacking}", err=True)
+        return [Bus.postgres]
+    try:
+        asked = list(dict.fromkeys(Bus(part.strip()) for part in text.split(",")))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: give postgres, pulsar, or postgres,pulsar") from None
+    if Bus.pulsar in asked and missing():
+        raise typer.BadParameter(f"Pulsar lacks {lacking}")
+    return asked
+
+
 @app.command(
-    epilog="Examples:  python -m benches  ·  python -m benches --streams 64 --seconds 5  ·  "
-    "python -m benches --json figures.json > tables.md"
+    epilog="Examples:  python -m benches  ·  python -m benches --bus postgres --streams 64 --seconds 5  ·  "
+    "python -m benches --json figures.json > tables.md  ·  python -m benches --quick"
 )
 def bench(
+    bus: Annotated[
+        str | None,
+        typer.Option(help="postgres, pulsar or both, with a comma. None: both where java and mvn are there."),
+    ] = None,
     streams: Annotated[str, typer.Option(help="How many streams at a time, one load each.")] = "1,64,256",
     tokens: Annotated[int, typer.Option(min=2, max=10_000, help="Tokens of each stream, 50 a second.")] = 100,
     seconds: Annotated[float, typer.Option(min=1, max=600, help="How long each load is measured.")] = 10.0,
+    events: Annotated[
+        int, typer.Option(min=100, max=10_000_000, help="Events that are projected and replayed.")
+    ] = 60_000,
+    only_quick: Annotated[
+        bool, typer.Option("--quick", help="Too little of everything for figures: to see whether it works.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write all figures here, too.", dir_okay=False)] = None,
 ) -> None:
-    """Measure a Parley of its own beside a direct call of the same scripted backend. Tables go to standard output.
+    """Measure a Parley of its own on each bus, beside a direct call of the same scripted backend.
 
-    Every answer that was streamed is compared with what is stored; exit 1 where one is missing or differs.
+    Tables go to standard output. Everything that was streamed, delivered, projected and rebuilt is compared with what
+    it should be; exit 1 where anything is missing or differs.
     """
-    asked = loads(stream_counts(streams), tokens, seconds)
+    counts = stream_counts(streams)
+    asked = buses(bus)
+    what = quick(asked) if only_quick else plan(asked, counts, tokens, seconds, events)
     if json is not None and not json.resolve().parent.is_dir():
         raise typer.BadParameter(f"{json.resolve().parent} is not a folder", param_hint="--json")
-    with Board(steps(asked)) as board:
+    target = None if json is None else json.resolve()
+    with Board(what.steps) as board, apart() as folder:
         try:
-            run = asyncio.run(_until_stopped(asked, board))
-        except (NotStarted, LoadFailed) as error:
+            run = asyncio.run(_until_stopped(what, folder, board))
+        except (NotStarted, LoadFailed, CommandError, BusError, DatabaseUnavailable) as error:
             board.line(f"benches: {error}")
             raise typer.Exit(1) from None
         for line in run.wrong[:_SHOWN]:
             board.line(f"wrong: {line}")
         if len(run.wrong) > _SHOWN:
             board.line(f"wrong: and {len(run.wrong) - _SHOWN} more")
-    if json is not None:
-        json.write_text(run.model_dump_json(indent=2) + "\n")
+    if target is not None:
+        target.write_text(run.model_dump_json(indent=2) + "\n")
     print(markdown(run))
     raise typer.Exit(1 if run.wrong else 0)
 
 
-async def _until_stopped(asked: list[Load], board: Board) -> Run:
-    """SIGTERM ends it as Ctrl-C does: with the Parley that it started."""
+async def _until_stopped(what: Plan, folder: Path, board: Board) -> Run:
+    """SIGTERM ends it as Ctrl-C does: with all that it started."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await measure(asked, board.step)
+    return await measure(what, folder, board.step)
 
 
 if __name__ == "__main__":

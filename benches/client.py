@@ -52,18 +52,23 @@ class Client:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def _answer(self, into: Answer) -> None:
+    async def submit(self, into: Answer) -> str:
+        """Post the prompt; returns the URL of its stream once it is accepted. Raises Broken."""
         connection = self._connection
         body: list[bytes] = []
         status = await connection.ask(self._post, body.append)
-        into.accepted = connection.received
         if status != 202:
             raise Broken(f"POST /v1/prompts was answered {status}: {_problem(body)}")
+        into.accepted = connection.received
         accepted = orjson.loads(b"".join(body))
         into.url = accepted["generation_url"]
+        return str(accepted["stream_url"])
+
+    async def _answer(self, into: Answer) -> None:
+        url = await self.submit(into)
         # There is nothing here to wait on; the server says when to come again.
-        while not await self._follow(accepted["stream_url"], into):  # noqa: ASYNC110
-            await asyncio.sleep(connection.retry_after_s or _RETRY_S)
+        while not await self._follow(url, into):  # noqa: ASYNC110
+            await asyncio.sleep(self._connection.retry_after_s or _RETRY_S)
 
     async def _follow(self, url: str, into: Answer) -> bool:
         """Note the answer to its end; False where the stream is to be asked for again, later. Raises Broken."""

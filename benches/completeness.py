@@ -33,12 +33,17 @@ class Store(Protocol):
         """The generation at ``url``. Raises Broken."""
 
 
-async def check(answers: Sequence[Answer], tokens: int, stores: Sequence[Store]) -> Completeness:
-    """Read back every answer. Without ``stores`` only how the answers came is looked at. ``tokens``: of each answer."""
+async def check(
+    answers: Sequence[Answer], tokens: int, stores: Sequence[Store], deadline_s: float = _DEADLINE_S
+) -> Completeness:
+    """Read back every answer. Without ``stores`` only how the answers came is looked at.
+
+    ``tokens``: of each answer. All must have ended ``deadline_s`` from now.
+    """
     began = time.monotonic()
     wrong = [f"{_name(answer)}: {_fault(answer)}" for answer in answers if not answer.came_through(tokens)]
     told = iter([answer for answer in answers if answer.url and answer.came_through(tokens)])
-    for lines in await asyncio.gather(*(_read_back(store, told, began + _DEADLINE_S) for store in stores)):
+    for lines in await asyncio.gather(*(_read_back(store, told, began + deadline_s) for store in stores)):
         wrong += lines
     settled_s = time.monotonic() - began if stores else None
     return Completeness(answers=len(answers), wrong=wrong, settled_s=settled_s)
@@ -63,7 +68,7 @@ async def _ended(store: Store, url: str, deadline: float) -> dict[str, Any]:
         if generation["status"] in _TERMINAL:
             return generation
         if time.monotonic() > deadline:
-            raise Broken(f"its stream has ended, and the read model still says {generation['status']}")
+            raise Broken(f"it is overdue, and the read model still says {generation['status']}")
         await asyncio.sleep(_POLL_S)
 
 

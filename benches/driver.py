@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import uvloop
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benches.answer import Answer, Broken, Source
 from benches.client import Client
@@ -22,7 +22,7 @@ from benches.direct import Direct, backend_for
 from benches.figures import Figures, figures
 from benches.load import Load, Order
 
-Edge = Literal["opened", "closed"]
+Edge = Literal["opened", "closed", "ended"]
 Connect = Callable[[], Awaitable[Source]]
 
 _READERS = 8
@@ -40,13 +40,11 @@ class Said(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    what: Literal["opened", "closed", "outcome"]
+    what: Edge | Literal["outcome"] = Field(description="`ended`: the last client has its last answer")
     outcome: Outcome | None = None
 
 
-async def drive(
-    load: Load, connect: Connect, say: Callable[[Literal["opened", "closed"]], None]
-) -> tuple[list[Answer], float]:
+async def drive(load: Load, connect: Connect, say: Callable[[Edge], None]) -> tuple[list[Answer], float]:
     """All answers, those outside the window included, and when the window began.
 
     Every client finishes the answer that it is at when the window closes. A client that is broken off stops.
@@ -80,6 +78,7 @@ async def drive(
         say("closed")
 
     await asyncio.gather(tell(), *(ask_on(number) for number in range(load.clients)))
+    say("ended")
     return answers, opened
 
 
@@ -124,6 +123,8 @@ def main() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcome = runner.run(serve(order))
     print(Said(what="outcome", outcome=outcome).model_dump_json(), flush=True)
+    # What we used is still to be looked up, until who asked for this closes the pipe or ends us.
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

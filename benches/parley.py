@@ -1,24 +1,21 @@
-"""A Parley of its own for a bench: `parley up` in a temporary folder, on a free port, with the scripted backend."""
+"""A Parley of a bench's own: `parley up`, on a free port."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
+from benches.installation import Installation
 from benches.load import Target
 from benches.processes import Groups
 
@@ -27,7 +24,8 @@ _STOP_S = 60.0
 _KEPT_LINES = 30
 _READY = re.compile(r"Parley is ready: (\S+)")
 _DIED = "starting it again"
-_SERVICES = ("gateway", "worker", "projections")
+_BEHIND_THE_BUS = ("worker", "projections")
+_SERVICES = ("gateway", *_BEHIND_THE_BUS)
 
 
 class NotStarted(Exception):
@@ -64,6 +62,19 @@ class Parley:
         # Its children are groups of their own, so it stands for itself alone.
         return Groups(dict(sorted(roots.items())), alone={"supervisor": own})
 
+    @contextmanager
+    def nobody_works(self) -> Iterator[None]:
+        """Within, its workers and projections stand still."""
+        still = [each for each in psutil.Process(self._process.pid).children() if _name(each) in _BEHIND_THE_BUS]
+        try:
+            for each in still:
+                each.suspend()
+            yield
+        finally:
+            for each in still:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.resume()
+
     async def stop(self) -> None:
         left = _family(self._process.pid)
         if self._process.returncode is None:
@@ -94,37 +105,21 @@ class Parley:
 
 
 @asynccontextmanager
-async def running(slots: int) -> AsyncIterator[Parley]:
-    """A Parley whose worker runs ``slots`` generations at a time; gone with all of its data afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="parley-bench-"))
+async def running(installation: Installation) -> AsyncIterator[Parley]:
+    """The Parley of ``installation``, while the block lasts. Ask for its `target`, which waits until it is ready."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "cli.main", "up"),
+        env=installation.environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    parley = Parley(process, installation.settings.data_dir)
     try:
-        # It is found in no .env and no settings.toml of this folder's: figures are those of the defaults.
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "cli.main",
-            "up",
-            cwd=folder,
-            env=_environment(folder / "data", slots),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        parley = Parley(process, folder / "data")
-        try:
-            yield parley
-        finally:
-            await asyncio.shield(parley.stop())
+        yield parley
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _environment(data: Path, slots: int) -> dict[str, str]:
-    pools = {"scripted": {"backend": "scripted", "models": ["scripted"], "slots": slots}}
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PARLEY_", "LLM_"))}
-    return {**ours, "PARLEY_DATA_DIR": str(data), "PARLEY_PORT": "0", "PARLEY_POOLS": json.dumps(pools)}
+        await asyncio.shield(parley.stop())
 
 
 def _name(child: psutil.Process) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,6 +47,10 @@ class Groups:
         """These, and one more tree."""
         return Groups({**self._trees, name: psutil.Process(pid)}, self._alone)
 
+    def and_(self, others: Groups) -> Groups:
+        """These and ``others``."""
+        return Groups({**self._trees, **others._trees}, {**self._alone, **others._alone})
+
     def read(self) -> Reading:
         """Raises psutil.NoSuchProcess where one of the processes is gone."""
         groups = {name: _tree_s(root) for name, root in self._trees.items()}
@@ -55,6 +61,17 @@ class Groups:
         """Raises psutil.NoSuchProcess where one of the processes is gone."""
         groups = {name: _memory(root, *root.children(recursive=True)) for name, root in self._trees.items()}
         return groups | {name: _memory(process) for name, process in self._alone.items()}
+
+
+def peak_rss() -> int:
+    """Bytes, the most that this process ever had resident."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        # In bytes there; on Linux it is in KiB, and begins with what the parent had.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def _own_s(process: psutil.Process) -> float:

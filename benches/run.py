@@ -1,23 +1,34 @@
-"""A whole run: Parley idle, then each load, first on the backend alone and then on Parley."""
+"""A whole run: one bus after the other, first its servers alone, then a whole Parley."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
 
+from backplane.ports.bus import Publisher
+from backplane.settings import PulsarSettings
+from backplane.wiring.embedded import embedded_postgres
+from backplane.wiring.operations import operator_bus, set_up
+from benches.burst import Burst, BurstOrder
+from benches.bus import Bus
+from benches.child import LoadFailed, child, line_of
+from benches.delivery import Deliveries, DeliveryOrder
 from benches.driver import Outcome, Said
-from benches.load import Load, Order
-from benches.machine import Machine, machine
-from benches.parley import running
-from benches.processes import Groups, Memory
-
-CLIENT = "client"
-"""The group of the load process; where nothing is between, the backend is in it."""
+from benches.installation import POOL, Installation
+from benches.lag import Lag, behind, caught_up
+from benches.load import Load, Order, Target
+from benches.machine import machine
+from benches.measurements import BROKER, CLIENT, BusRun, Level, Measured, Run
+from benches.parley import Parley, running
+from benches.plan import PROMPT_TOKENS, Plan
+from benches.processes import Groups
+from benches.record import Record, measure_record
+from benches.server import Broker, running_server
+from event_schemas.topics import all_topics
 
 IDLE_S = 3.0
 _DIRECT_S = 4.0
@@ -26,75 +37,108 @@ _SPARE_SLOTS = 64
 Tell = Callable[[str], None]
 
 
-class LoadFailed(Exception):
-    """The load process ended without an outcome, or a process that is measured is gone."""
+async def measure(plan: Plan, folder: Path, tell: Tell) -> Run:
+    """All of ``plan``, with data in ``folder``. ``tell`` is told what is done next, once for each of its steps.
 
-
-class Measured(BaseModel):
-    """One load on one backend."""
-
-    model_config = ConfigDict(frozen=True)
-
-    outcome: Outcome
-    cpu_s: dict[str, float] = Field(description="CPU seconds in the window, by process")
-    elsewhere_s: float = Field(description="CPU seconds that the machine spent on other things in the window")
-    memory: dict[str, Memory] = Field(description="at the end of the window, by process")
-
-
-class Level(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    load: Load
-    direct: Measured
-    parley: Measured
-
-
-class Run(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    machine: Machine
-    idle_cpu: dict[str, float] = Field(description="CPU seconds a second while nobody asks, by process")
-    idle_memory: dict[str, Memory]
-    levels: list[Level]
-    deaths: list[str] = Field(description="what `parley up` said of children that died")
-
-    @property
-    def wrong(self) -> list[str]:
-        """Why its figures are not to be believed."""
-        return self.deaths + [
-            f"{level.load.name}, {where}: {line}"
-            for level in self.levels
-            for where, measured in (("direct", level.direct), ("Parley", level.parley))
-            for line in measured.outcome.completeness.wrong
-        ]
-
-
-async def measure(loads: Sequence[Load], tell: Tell) -> Run:
-    """``tell`` is told what is done next, once for each of `steps`. Raises NotStarted, LoadFailed."""
+    Raises NotStarted, LoadFailed, CommandError, and what the bus and the database raise.
+    """
     here = machine()
-    tell("starting Parley")
-    async with running(max(load.clients for load in loads) + _SPARE_SLOTS) as parley:
-        target = await parley.target()
-        groups = parley.groups()
-        tell("Parley, idle")
-        idle_cpu = await _idle(groups)
-        idle_memory = groups.memory()
-        levels = []
-        for load in loads:
-            tell(f"{load.name}: the backend alone")
-            short = load.model_copy(update={"seconds": min(load.seconds, _DIRECT_S)})
-            direct = await _measured(Order(load=short, target=None), Groups({}))
-            tell(f"{load.name}: Parley")
-            levels.append(
-                Level(load=load, direct=direct, parley=await _measured(Order(load=load, target=target), groups))
-            )
-        tell("stopping Parley")
-    return Run(machine=here, idle_cpu=idle_cpu, idle_memory=idle_memory, levels=levels, deaths=parley.deaths)
+    return Run(machine=here, buses=[await _on(bus, plan, folder / bus.value, tell) for bus in plan.buses])
 
 
-def steps(loads: Sequence[Load]) -> int:
-    """How often `measure` tells what it does."""
-    return 3 + 2 * len(loads)
+async def _on(bus: Bus, plan: Plan, folder: Path, tell: Tell) -> BusRun:
+    if bus is Bus.postgres:
+        return await BusBench(bus, plan, folder, lambda what: tell(f"{bus.label}: {what}")).measure()
+    tell("starting a Pulsar broker (the first time ever, this fetches 235 MB)")
+    deaths: list[str] = []
+    broker = Broker(folder / "broker")
+    async with running_server(broker.server, folder / "logs", deaths) as pid:
+        bench = BusBench(bus, plan, folder, lambda what: tell(f"{bus.label}: {what}"), broker, pid)
+        result = await bench.measure()
+    return result.model_copy(update={"deaths": result.deaths + deaths})
+
+
+class BusBench:
+    """All measurements on one bus."""
+
+    def __init__(
+        self, bus: Bus, plan: Plan, folder: Path, tell: Tell, broker: Broker | None = None, pid: int = 0
+    ) -> None:
+        self._bus = bus
+        self._plan = plan
+        self._folder = folder
+        self._tell = tell
+        self._broker = broker
+        self._broker_groups = Groups({} if broker is None else {BROKER: psutil.Process(pid)})
+        self._slots = max(load.clients for load in plan.loads) + _SPARE_SLOTS
+
+    async def measure(self) -> BusRun:
+        deaths: list[str] = []
+        try:
+            deliveries, record = await self._servers_alone(deaths)
+            return await self._whole(deliveries, record, deaths)
+        except psutil.NoSuchProcess as gone:
+            raise LoadFailed(f"a process that is measured is gone: {gone}") from None
+
+    async def _servers_alone(self, deaths: list[str]) -> tuple[Deliveries, Record]:
+        installation = self._installation("alone")
+        server = embedded_postgres(installation.settings)
+        assert server is not None
+        self._tell("starting its servers alone")
+        async with running_server(server, installation.settings.data_dir / "logs", deaths) as pid:
+            await set_up(installation.settings)
+            self._tell(f"{self._plan.messages} messages, one after another")
+            order = DeliveryOrder(messages=self._plan.messages)
+            async with child("benches.delivery", order, installation.environment) as process:
+                deliveries = Deliveries.model_validate_json(await line_of(process))
+            groups = self._broker_groups.with_("postgres", pid)
+            return deliveries, await measure_record(installation, groups, self._plan.events, self._tell)
+
+    async def _whole(self, deliveries: Deliveries, record: Record, deaths: list[str]) -> BusRun:
+        installation = self._installation("whole")
+        self._tell("starting Parley")
+        async with running(installation) as parley:
+            target = await parley.target()
+            groups = parley.groups().and_(self._broker_groups)
+            self._tell("Parley, idle")
+            idle_cpu = await _idle(groups)
+            idle_memory = groups.memory()
+            async with operator_bus(installation.settings) as bus:
+                levels = [await self._level(load, target, groups, bus) for load in self._plan.loads]
+            self._tell("accepting prompts")
+            found = await self._burst(parley, target)
+            self._tell("stopping Parley")
+        return BusRun(
+            bus=self._bus,
+            deliveries=deliveries,
+            record=record,
+            idle_cpu=idle_cpu,
+            idle_memory=idle_memory,
+            levels=levels,
+            burst=found,
+            deaths=deaths + parley.deaths,
+        )
+
+    def _installation(self, name: str) -> Installation:
+        """One of its own; in the broker that is a namespace of its own."""
+        pulsar: PulsarSettings | None = None if self._broker is None else self._broker.namespace(name)
+        return Installation.make(self._folder / name, self._slots, pulsar)
+
+    async def _level(self, load: Load, target: Target, groups: Groups, bus: Publisher) -> Level:
+        self._tell(f"{load.name}: the backend alone")
+        short = load.model_copy(update={"seconds": min(load.seconds, _DIRECT_S)})
+        direct = await _measured(Order(load=short, target=None), Groups({}), None)
+        self._tell(f"{load.name}: Parley")
+        return Level(load=load, direct=direct, parley=await _measured(Order(load=load, target=target), groups, bus))
+
+    async def _burst(self, parley: Parley, target: Target) -> Burst:
+        order = BurstOrder(target=target, seconds=self._plan.burst_s, tokens=PROMPT_TOKENS)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(parley.nobody_works())
+            async with child("benches.burst", order) as process:
+                await line_of(process)
+                stack.close()
+                return Burst.model_validate_json(await line_of(process))
 
 
 async def _idle(groups: Groups) -> dict[str, float]:
@@ -103,41 +147,29 @@ async def _idle(groups: Groups) -> dict[str, float]:
     return {name: seconds / IDLE_S for name, seconds in groups.read().since(before).items()}
 
 
-async def _measured(order: Order, groups: Groups) -> Measured:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "benches.driver",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 24,
-    )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(order.model_dump_json().encode() + b"\n")
-        await process.stdin.drain()
+async def _measured(order: Order, groups: Groups, bus: Publisher | None) -> Measured:
+    """``bus`` tells how far the projections are behind; None where nothing is projected."""
+    topics = all_topics([POOL])
+    async with child("benches.driver", order) as process:
         groups = groups.with_(CLIENT, process.pid)
         opened = groups.read()
         closed, memory = opened, groups.memory()
-        async for line in process.stdout:
-            said = Said.model_validate_json(line)
+        left, catching_up = 0, None
+        outcome: Outcome | None = None
+        while outcome is None:
+            said = Said.model_validate_json(await line_of(process))
             if said.what == "opened":
                 opened = groups.read()
             elif said.what == "closed":
                 closed, memory = groups.read(), groups.memory()
-            elif said.outcome is not None:
-                return Measured(
-                    outcome=said.outcome,
-                    cpu_s=closed.since(opened),
-                    elsewhere_s=closed.elsewhere_since(opened),
-                    memory=memory,
-                )
-        raise LoadFailed(f"the load process ended with exit code {await process.wait()}, see its error above")
-    except psutil.NoSuchProcess as gone:
-        raise LoadFailed(f"a process that is measured is gone: {gone}") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+                left = 0 if bus is None else await behind(bus, topics)
+            elif said.what == "ended" and bus is not None:
+                catching_up = asyncio.create_task(caught_up(bus, topics))
+            outcome = said.outcome
+        return Measured(
+            outcome=outcome,
+            cpu_s=closed.since(opened),
+            elsewhere_s=closed.elsewhere_since(opened),
+            memory=memory,
+            lag=None if catching_up is None else Lag(behind=left, caught_up_s=await catching_up),
+        )

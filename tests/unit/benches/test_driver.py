@@ -16,6 +16,7 @@ async def test_the_backend_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert [Said.model_validate_json(line).what for line in capsys.readouterr().out.splitlines()] == [
         "opened",
         "closed",
+        "ended",
     ]
     assert outcome.completeness.wrong == []
     assert outcome.completeness.answers > outcome.figures.requests > 0
