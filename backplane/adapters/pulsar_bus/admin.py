@@ -106,7 +106,8 @@ class Admin:
         url = f"{self._address.admin_url.rstrip('/')}/admin/v2{path}"
         try:
             answer = await self._client.request(method, url, json=body)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, AttributeError) as error:
+            # anyio asks for the address of a socket that is gone where a connection is reset as soon as it is made.
             raise BusUnavailable(
                 f"Pulsar's admin API at {self._address.admin_url} does not answer ({type(error).__name__}): check that "
                 "the broker runs, and bus.pulsar.admin_url"
