@@ -78,7 +78,7 @@ check: $(INSTALLED) ## lint, format, types, import rules, published schemas
 	$(VENV)/bin/parley schemas --check
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure; the figures belong into docs/benchmarks.md
+bench: $(INSTALLED) ## measure each bus, for docs/benchmarks.md (Pulsar: with JDK 17 and Maven); ARGS=--quick tries it
 	@$(VENV)/bin/python -m benches $(ARGS)
 
 .PHONY: docs

@@ -40,10 +40,12 @@ class Client:
         except TimeoutError:
             raise Broken(f"no end after {self._deadline_s:.0f} s, {len(into.times)} frames") from None
 
-    async def stored(self, url: str) -> dict[str, Any]:
-        """The generation as the query API knows it. Raises Broken."""
+    async def stored(self, url: str) -> dict[str, Any] | None:
+        """The generation as the query API knows it; None where that says to come again later. Raises Broken."""
         body: list[bytes] = []
         status = await self._connection.ask(_head("GET", url, self._target), body.append)
+        if status == 503 and self._connection.retry_after_s is not None:
+            return None
         if status != 200:
             raise Broken(f"GET {url} was answered {status}")
         generation: dict[str, Any] = orjson.loads(b"".join(body))

@@ -29,8 +29,11 @@ class Completeness(BaseModel):
 class Store(Protocol):
     """Where answers are read back from."""
 
-    async def stored(self, url: str) -> dict[str, Any]:
-        """The generation at ``url``. Raises Broken."""
+    async def stored(self, url: str) -> dict[str, Any] | None:
+        """The generation at ``url``; None where the read models lag, so that it is to be asked for again later.
+
+        Raises Broken.
+        """
 
 
 async def check(
@@ -65,10 +68,11 @@ async def _ended(store: Store, url: str, deadline: float) -> dict[str, Any]:
     """The generation once the read model has its end. Raises Broken."""
     while True:
         generation = await store.stored(url)
-        if generation["status"] in _TERMINAL:
+        if generation is not None and generation["status"] in _TERMINAL:
             return generation
         if time.monotonic() > deadline:
-            raise Broken(f"it is overdue, and the read model still says {generation['status']}")
+            found = "lags" if generation is None else f"still says {generation['status']}"
+            raise Broken(f"it is overdue, and the read model {found}")
         await asyncio.sleep(_POLL_S)
 
 

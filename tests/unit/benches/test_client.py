@@ -133,6 +133,16 @@ async def test_a_stream_that_ends_before_its_answer_is_broken() -> None:
     assert not answer.came_through(2)
 
 
+async def test_a_read_model_that_lags_is_no_answer_yet() -> None:
+    later = [b"HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"]
+    broken = [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"]
+    asking, _ = client(later, whole(200, b'{"status":"completed"}'), broken)
+    assert await asking.stored("/v1/generations/1") is None
+    assert await asking.stored("/v1/generations/1") == {"status": "completed"}
+    with pytest.raises(Broken, match="was answered 503"):
+        await asking.stored("/v1/generations/1")
+
+
 async def test_a_lost_connection_takes_no_more_requests() -> None:
     asking, _ = client(whole(200, b'{"status":"completed"}'))
     assert await asking.stored("/v1/generations/1") == {"status": "completed"}

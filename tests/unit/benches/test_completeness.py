@@ -23,16 +23,16 @@ def stored(content: str | None = "the rain", status: str = "completed") -> dict[
 class Shelf:
     """Gives what stands in it, one after another; the last for ever."""
 
-    def __init__(self, *generations: Mapping[str, Any] | Broken) -> None:
+    def __init__(self, *generations: Mapping[str, Any] | Broken | None) -> None:
         self._generations = list(generations)
         self.asked: list[str] = []
 
-    async def stored(self, url: str) -> dict[str, Any]:
+    async def stored(self, url: str) -> dict[str, Any] | None:
         self.asked.append(url)
         found = self._generations.pop(0) if len(self._generations) > 1 else self._generations[0]
         if isinstance(found, Broken):
             raise found
-        return dict(found)
+        return None if found is None else dict(found)
 
 
 async def test_what_is_equal_is_complete() -> None:
@@ -42,9 +42,17 @@ async def test_what_is_equal_is_complete() -> None:
 
 
 async def test_a_read_model_that_is_behind_is_asked_again() -> None:
-    shelf = Shelf(stored(None, "running"), stored())
+    shelf = Shelf(None, stored(None, "running"), stored())
     assert (await check([streamed()], 2, [shelf])).wrong == []
-    assert shelf.asked == [URL, URL]
+    assert shelf.asked == [URL, URL, URL]
+
+
+@pytest.mark.parametrize(
+    ("last", "said"), [(stored(None, "running"), "still says running"), (None, "the read model lags")]
+)
+async def test_a_read_model_that_stays_behind_is_wrong(last: dict[str, Any] | None, said: str) -> None:
+    (line,) = (await check([streamed()], 2, [Shelf(last)], deadline_s=0.01)).wrong
+    assert said in line
 
 
 async def test_what_differs_is_named_without_its_text() -> None:

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from backplane.ports.identifiers import new_id
+from benches.backlog import Backlog, words_of
+from benches.record import differences
+from tests.unit.benches.test_backlog import Publisher
+
+
+class Stored:
+    """A database whose answers are these."""
+
+    def __init__(self, answers: dict[UUID, str]) -> None:
+        self.answers = answers
+
+    @asynccontextmanager
+    async def system(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def all(self, sql: str) -> list[dict[str, object]]:
+        return [{"id": each, "content": text} for each, text in self.answers.items()]
+
+
+async def test_every_answer_is_compared_with_what_was_published() -> None:
+    backlog = Backlog()
+    await backlog.publish(Publisher(), 4)
+    answers = {each: "".join(words_of(each)) for each in backlog.generations}
+    whole: Any = Stored(answers | {new_id(): "of another run"})
+    assert await differences(whole, backlog) == []
+    first, second, *_ = backlog.generations
+    changed: Any = Stored({each: text for each, text in answers.items() if each != first} | {second: "swapped"})
+    assert await differences(changed, backlog) == [
+        f"generation {first}: not stored as completed",
+        f"generation {second}: not stored as it was published",
+    ]
