@@ -14,7 +14,7 @@ from tests.e2e.client import Client
 from tests.e2e.running import Up
 
 _DISK_MB = 160
-_AROUND_THE_KILLS_S = 420.0
+_AROUND_THE_KILLS_S = 660.0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,8 +17,7 @@ class Kill:
 def schedule(seed: int, seconds: float, victims: Sequence[str]) -> list[Kill]:
     """One of ``victims`` every one to two seconds, for ``seconds``.
 
-    They are dealt from a shuffled deck that has each of them twice, so that nobody is spared for long, and some are
-    killed again before they are back.
+    They are dealt from a shuffled deck, so that nobody is spared for long, however the dice fall.
     """
     dice = random.Random(seed)
     kills: list[Kill] = []
@@ -26,7 +25,7 @@ def schedule(seed: int, seconds: float, victims: Sequence[str]) -> list[Kill]:
     at_s = dice.uniform(1, 2)
     while at_s < seconds:
         if not deck:
-            deck = [*victims, *victims]
+            deck = [*victims]
             dice.shuffle(deck)
         kills.append(Kill(at_s, deck.pop()))
         at_s += dice.uniform(1, 2)

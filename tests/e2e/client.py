@@ -168,7 +168,7 @@ class Client:
         return answer
 
     async def follow_through(
-        self, generation_id: str, answer: Answer, *, most_events: int | None = None, within: float = DEADLINE_S
+        self, generation_id: str, answer: Answer, *, most_events: int | None = None, within: float | None = DEADLINE_S
     ) -> Answer:
         """Follow to the end through whatever breaks, resuming at every cut.
 
