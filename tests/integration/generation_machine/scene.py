@@ -110,9 +110,6 @@ class Scene:
             self.model.generations[data.generation_id].delivered_to.add(process.name)
         process.deliver(letter)
 
-    def terminate(self, slot: str) -> None:
-        self.worker(slot).terminate()
-
     async def expire(self, generation_id: UUID) -> None:
         """Its worker was away for too long to renew the lease."""
         await self.world.execute(
