@@ -17,7 +17,7 @@ from tests.pulsar_broker import PulsarBroker
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.timeout(240)]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 BOTH = pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)
 
 
@@ -178,14 +178,10 @@ async def test_twelve_killed_consumers_of_one_message_leave_it_to_the_thirteenth
     await bus.publish("t", b"fatal")
     spec = BusSpec("pulsar", f"{shared_broker.url} {shared_broker.admin_url}", namespace=f"parley/{namespace}")
     task = {"do": "consume", "topic": "t", "subscription": "s", "mode": "shared", "ack": False}
-    # Two at a time, since each is a process to start: the one that gets the message is the one that dies.
-    standby = await Child.start(spec, **task)
     for _ in range(12):
-        doomed, standby = standby, await Child.start(spec, **task)
+        doomed = await Child.start(spec, **task)
         assert await doomed.line() == "fatal"
         await doomed.kill()
-    assert await standby.line() == "fatal"
-    await standby.kill()
     survivor = await bus.subscribe(["t"], "s", Mode.SHARED, prefetch=1)
     assert payloads(await collect(survivor, 1)) == [b"fatal"]
     await backlog_becomes(bus, "t", 0)
