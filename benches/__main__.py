@@ -73,7 +73,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=1, max=600, help="How long each load is measured.")] = 10.0,
     events: Annotated[
         int, typer.Option(min=100, max=10_000_000, help="Events that are projected and replayed.")
-    ] = 60_000,
+    ] = 80_000,
     only_quick: Annotated[
         bool, typer.Option("--quick", help="Too little of everything for figures: to see whether it works.")
     ] = False,

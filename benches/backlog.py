@@ -26,7 +26,10 @@ EVENTS_A_GENERATION = 5
 """The prompt, its start, two batches of tokens (a quarter of a second each, at 50 tokens/s), and its end."""
 
 _FIRST_BATCH = 13
-_TENANTS = 8
+_SHARES = (4, 2, 1, 1)
+"""Of each tenant: one has half of all, as there is always one. Its part of a quarter of the events fills the pages that
+the record is replayed in, so that more events need no more memory."""
+
 _AT_A_TIME = 32
 _TURNS = 4
 _WORDS = ("the ", "rain ", "falls ", "on ", "a ", "quiet ", "town ", "and ", "then ", "light ", "comes ", "back ")
@@ -47,7 +50,7 @@ class Backlog:
     """Conversations of several tenants, side by side, a few turns each."""
 
     def __init__(self) -> None:
-        self._tenants = [(new_id(), new_id(), new_id()) for _ in range(_TENANTS)]
+        self._tenants = [tenant for share in _SHARES for tenant in [(new_id(), new_id(), new_id())] * share]
         self.generations: list[UUID] = []
         """All that was published."""
 
@@ -66,7 +69,7 @@ class Backlog:
                 left -= len(turn)
 
     def _talk(self, number: int) -> _Talk:
-        tenant_id, user_id, key_id = self._tenants[number % _TENANTS]
+        tenant_id, user_id, key_id = self._tenants[number % len(self._tenants)]
         return _Talk(tenant_id, new_id(), user_id, key_id)
 
 

@@ -10,12 +10,13 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvloop
 from pydantic import BaseModel, ConfigDict, Field
 
-from backplane.ports.bus import Bus, Consumer, Mode
+from backplane.ports.bus import Consumer, Mode
 from backplane.settings import Settings
 from backplane.wiring.operations import operator_bus
 from benches.bare import bare
@@ -80,56 +81,75 @@ class Receipts:
         self._arrived.set_result(now)
 
 
-async def delivered(publish: Publish, receipts: Receipts, messages: int) -> Delivery:
-    """Publish ``messages``, each once the one before was received. Raises TimeoutError."""
-    publishing: list[float] = []
-    receiving: list[float] = []
-    for number in range(-round(messages * _WARM_UP), messages):
+class Way:
+    """One way for messages, and how long each of them took."""
+
+    def __init__(self, publish: Publish, receipts: Receipts) -> None:
+        self._publish = publish
+        self.receipts = receipts
+        self._publishing: list[float] = []
+        self._receiving: list[float] = []
+
+    async def carry(self, *, counts: bool) -> None:
+        """One message, until it has arrived. Raises TimeoutError."""
         payload = os.urandom(_PAYLOAD_BYTES)
-        arrival = receipts.expect(payload)
+        arrival = self.receipts.expect(payload)
         async with asyncio.timeout(_DEADLINE_S):
             began = time.perf_counter()
-            await publish(payload)
+            await self._publish(payload)
             published = time.perf_counter()
             received = await arrival
-        if number >= 0:
-            publishing.append(published - began)
-            receiving.append(received - began)
-    publish_spread, receive_spread = spread(publishing), spread(receiving)
-    assert publish_spread is not None
-    assert receive_spread is not None
-    return Delivery(publish=publish_spread, receive=receive_spread)
+        if counts:
+            self._publishing.append(published - began)
+            self._receiving.append(received - began)
+
+    def delivery(self) -> Delivery:
+        """Of all that counted, one at least."""
+        publish, receive = spread(self._publishing), spread(self._receiving)
+        assert publish is not None
+        assert receive is not None
+        return Delivery(publish=publish, receive=receive)
+
+
+async def carry_in_turn(ways: Sequence[Way], messages: int) -> None:
+    """``messages`` each way, one here, one there, so that what else the machine does is shared fairly."""
+    for number in range(-round(messages * _WARM_UP), messages):
+        for way in ways:
+            await way.carry(counts=number >= 0)
 
 
 async def serve(order: DeliveryOrder, settings: Settings) -> Deliveries:
-    """Raises what the bus raises."""
-    wrong: list[str] = []
-    ways: dict[Mode, Delivery] = {}
-    for mode in Mode:
-        # Two of them, as the publisher and the consumer are two processes.
-        async with operator_bus(settings) as out, operator_bus(settings) as into:
-            ways[mode] = await _on_bus(out, into, mode, order.messages, settings.bus.partitions, wrong)
-    receipts = Receipts("bare")
-    async with bare(settings, receipts.take) as publish:
-        alone = await delivered(publish, receipts, order.messages)
-    wrong += receipts.wrong
-    return Deliveries(shared=ways[Mode.SHARED], failover=ways[Mode.FAILOVER], bare=alone, wrong=wrong)
+    """Raises what the bus raises, and TimeoutError where a message does not arrive."""
+    async with AsyncExitStack() as stack:
+        shared = await stack.enter_async_context(_on_bus(settings, Mode.SHARED))
+        failover = await stack.enter_async_context(_on_bus(settings, Mode.FAILOVER))
+        receipts = Receipts("bare")
+        alone = Way(await stack.enter_async_context(bare(settings, receipts.take)), receipts)
+        ways = (shared, failover, alone)
+        await carry_in_turn(ways, order.messages)
+    return Deliveries(
+        shared=shared.delivery(),
+        failover=failover.delivery(),
+        bare=alone.delivery(),
+        wrong=[line for way in ways for line in way.receipts.wrong],
+    )
 
 
-async def _on_bus(out: Bus, into: Bus, mode: Mode, messages: int, partitions: int, wrong: list[str]) -> Delivery:
+@asynccontextmanager
+async def _on_bus(settings: Settings, mode: Mode) -> AsyncIterator[Way]:
     topic = f"bench-{mode.value}"
     receipts = Receipts(mode.value)
-    await out.create_topics([topic], partitions=partitions)
-    consumer = await into.subscribe([topic], _SUBSCRIPTION, mode, prefetch=_PREFETCH)
-    receiving = asyncio.create_task(_receive(consumer, receipts))
-    try:
-        result = await delivered(lambda payload: out.publish(topic, payload), receipts, messages)
-    finally:
-        receiving.cancel()
-        await asyncio.gather(receiving, return_exceptions=True)
-        await consumer.close()
-    wrong += receipts.wrong
-    return result
+    # Two of them, as the publisher and the consumer are two processes.
+    async with operator_bus(settings) as out, operator_bus(settings) as into:
+        await out.create_topics([topic], partitions=settings.bus.partitions)
+        consumer = await into.subscribe([topic], _SUBSCRIPTION, mode, prefetch=_PREFETCH)
+        receiving = asyncio.create_task(_receive(consumer, receipts))
+        try:
+            yield Way(lambda payload: out.publish(topic, payload), receipts)
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+            await consumer.close()
 
 
 async def _receive(consumer: Consumer, receipts: Receipts) -> None:

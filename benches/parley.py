@@ -18,12 +18,14 @@ import psutil
 from benches.installation import Installation
 from benches.load import Target
 from benches.processes import Groups
+from cli.child import last_line
 
 _START_S = 120.0
 _STOP_S = 60.0
 _KEPT_LINES = 30
 _READY = re.compile(r"Parley is ready: (\S+)")
 _DIED = "starting it again"
+_LOG = re.compile(r"\(log: (.+)\)")
 _BEHIND_THE_BUS = ("worker", "projections")
 _SERVICES = ("gateway", *_BEHIND_THE_BUS)
 
@@ -94,7 +96,9 @@ class Parley:
             line = raw.decode(errors="replace").rstrip()
             self._lines.append(line)
             if _DIED in line:
-                self.deaths.append(line)
+                # Its log goes with the folder.
+                log = _LOG.search(line)
+                self.deaths.append(line if log is None else f"{line}: {last_line(Path(log[1]))}")
             if (ready := _READY.search(line)) is not None and not self._address.done():
                 self._address.set_result(ready[1])
         if not self._address.done():

@@ -161,8 +161,10 @@ async def _measured(order: Order, groups: Groups, bus: Publisher | None) -> Meas
             if said.what == "opened":
                 opened = groups.read()
             elif said.what == "closed":
-                closed, memory = groups.read(), groups.memory()
+                closed = groups.read()
+                # Before the memory, which takes a while to add up: the load ends meanwhile.
                 left = 0 if bus is None else await behind(bus, topics)
+                memory = groups.memory()
             elif said.what == "ended" and bus is not None:
                 catching_up = asyncio.create_task(caught_up(bus, topics))
             outcome = said.outcome

@@ -2,22 +2,30 @@ from __future__ import annotations
 
 import asyncio
 
-from benches.delivery import Receipts, delivered
+from benches.delivery import Receipts, Way, carry_in_turn
 
 
-async def test_each_message_is_waited_for() -> None:
-    receipts = Receipts("shared")
-    published: list[bytes] = []
+async def test_each_message_is_waited_for_one_way_after_the_other() -> None:
+    published: list[tuple[str, bytes]] = []
 
-    async def publish(payload: bytes) -> None:
-        published.append(payload)
-        asyncio.get_running_loop().call_soon(receipts.take, payload)
+    def way(name: str) -> Way:
+        receipts = Receipts(name)
 
-    found = await delivered(publish, receipts, 10)
-    assert found.publish.count == found.receive.count == 10
-    assert found.receive.p50 >= found.publish.p50
-    assert len(set(published)) == len(published) == 12
-    assert receipts.wrong == []
+        async def publish(payload: bytes) -> None:
+            published.append((name, payload))
+            asyncio.get_running_loop().call_soon(receipts.take, payload)
+
+        return Way(publish, receipts)
+
+    ways = [way("shared"), way("bare")]
+    await carry_in_turn(ways, 10)
+    assert [name for name, _ in published] == ["shared", "bare"] * 12
+    assert len({payload for _, payload in published}) == 24
+    for each in ways:
+        found = each.delivery()
+        assert found.publish.count == found.receive.count == 10
+        assert found.receive.p50 >= found.publish.p50
+        assert each.receipts.wrong == []
 
 
 async def test_what_comes_twice_or_changed_is_wrong() -> None:
