@@ -24,7 +24,6 @@ from backplane.adapters.embedded.valkey import EmbeddedValkey
 from backplane.adapters.postgres.migrate import migrate
 from tests.scheduling import SharedServers
 
-
 pytest_plugins = ("tests.pulsar_broker",)
 
 
@@ -34,7 +33,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedS
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     chaos = parser.getgroup("chaos", "kill -9 at random (tests/chaos)")
-    chaos.addoption("--chaos-seconds", type=float, default=30.0, help="how long processes are killed")
+    chaos.addoption("--chaos-seconds", type=float, default=25.0, help="how long processes are killed")
     chaos.addoption("--chaos-seed", type=int, default=None, help="replays the kills of a run that named it")
 
 

@@ -61,7 +61,6 @@ class Talker:
         self._queries = queries
         self._dice = dice
         self.talks: list[Talk] = []
-        self.follows = False
 
     async def run(self, stop: asyncio.Event) -> None:
         parent: Talk | None = None
@@ -73,12 +72,9 @@ class Talker:
                 await self._submit(talk, parent)
                 cancelling = asyncio.create_task(self._cancel(talk))
                 try:
-                    self.follows = True
                     await self._queries.follow_through(talk.generation_id, talk.answer, within=None)
-                    self.follows = False
                     await cancelling
                 finally:
-                    self.follows = False
                     cancelling.cancel()
             except asyncio.CancelledError:
                 talk.broken = f"its client still waited {PATIENCE_S:g} s after the last kill"
@@ -92,7 +88,7 @@ class Talker:
     def _next(self, parent: Talk | None) -> Talk:
         dice = self._dice
         name = f"{self._name}.{len(self.talks)}"
-        count = dice.randint(10, 30)
+        count = dice.randint(20, 30)
         # Every attempt says something else, so that no two can be mixed unseen; and in fewer words, to get to an end.
         scripts = [
             [f"{name}/{attempt}.{place} " for place in range(count // attempt)]
@@ -102,7 +98,7 @@ class Talker:
         if parent is not None:
             words += parent.asked_words + len(parent.tokens(parent.answer.attempt))
         cancel_at = dice.randrange(count) if dice.random() < 0.08 else None
-        return Talk(self._tenant, scripts, dice.uniform(0.25, 0.5), words, cancel_at)
+        return Talk(self._tenant, scripts, dice.uniform(0.5, 1.0), words, cancel_at)
 
     async def _submit(self, talk: Talk, parent: Talk | None) -> None:
         """Ask until it is accepted. Raises AssertionError on any answer but 202 and 503."""
@@ -153,9 +149,10 @@ class Crowd:
         self._stop = stop
 
     @property
-    def following(self) -> int:
-        """Streams that are followed right now."""
-        return sum(talker.follows for talker in self._talkers)
+    def open(self) -> int:
+        """Streams that are followed: their prompts were accepted and have not ended, as far as their clients know."""
+        newest = [talker.talks[-1] for talker in self._talkers if talker.talks]
+        return sum(talk.accepted_at is not None and not talk.answer.ended for talk in newest)
 
     @property
     def talks(self) -> list[Talk]:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import shutil
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from tests.pulsar_broker import pulsar_broker
 
 STREAMS = 200
 TENANTS = 4
+_BEGINS_S = 180.0
 
 
 def test_a_seed_gives_the_same_kills_again() -> None:
@@ -50,10 +52,10 @@ async def test_what_was_promised_outlasts_every_kill(
     with pulsar_broker(folder / "broker") if bus == "pulsar" else nullcontext() as broker:
         async with running(folder, monkeypatch, broker, TENANTS) as house:
             async with crowd(house, STREAMS, seed) as people:
-                await _break_everything(house, people, seed, seconds)
+                followed = await _break_everything(house, people, seed, seconds)
                 await people.finish()
                 talks = people.talks
-            print(_account(house, talks))
+            print(_account(house, talks, followed))
             found = await faults(house, talks)
     found += bugs_in(folder / "data" / "logs")
     if found:
@@ -62,15 +64,21 @@ async def test_what_was_promised_outlasts_every_kill(
     shutil.rmtree(folder)
 
 
-async def _break_everything(house: House, people: Crowd, seed: int, seconds: float) -> None:
-    async def following() -> int:
-        return people.following
+async def _break_everything(house: House, people: Crowd, seed: int, seconds: float) -> list[int]:
+    """Returns how many streams were followed at each kill."""
 
-    await eventually(following, lambda streams: streams == STREAMS)
+    async def open_streams() -> int:
+        return people.open
+
+    # All but those who are between two prompts.
+    await eventually(open_streams, lambda streams: streams >= 0.95 * STREAMS, within=_BEGINS_S)
+    followed: list[int] = []
     began = time.monotonic()
     for kill in schedule(seed, seconds, house.victims):
         await asyncio.sleep(began + kill.at_s - time.monotonic())
+        followed.append(people.open)
         house.kill(kill.victim)
+    return followed
 
 
 def _assert_it_was_chaos(house: House, talks: Sequence[Talk]) -> None:
@@ -81,10 +89,11 @@ def _assert_it_was_chaos(house: House, talks: Sequence[Talk]) -> None:
     assert sum(talk.answer.told[-1] == "completed" for talk in talks) > STREAMS / 2
 
 
-def _account(house: House, talks: Sequence[Talk]) -> str:
+def _account(house: House, talks: Sequence[Talk], followed: Sequence[int]) -> str:
     ends = Counter(talk.broken or talk.answer.told[-1] for talk in talks)
     killed = Counter(kill.victim if kill.hit else "nobody" for kill in house.killed)
     return (
+        f"{min(followed)} to {max(followed)} streams followed, {statistics.median(followed):g} mostly; "
         f"{len(talks)} prompts ({sum(talk.repeats for talk in talks)} repeats): {dict(ends)}; "
         f"{sum(talk.answer.told.count('restarted') for talk in talks)} restarts, "
         f"{sum(talk.answer.cuts for talk in talks)} cuts; killed: {dict(killed)}"
