@@ -26,7 +26,7 @@ which = st.integers(0, 5)
 
 
 class GenerationMachine(RuleBasedStateMachine):
-    """A rule that does not apply does nothing: what is drawn next never depends on how the servers took the last one."""
+    """A rule that does not apply does nothing: what is drawn next never depends on what the servers did before."""
 
     prompts: Bundle[UUID] = Bundle("prompts")
     followers: Bundle[Client] = Bundle("followers")
