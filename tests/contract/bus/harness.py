@@ -40,7 +40,8 @@ class BusSpec:
                 return PostgresBus(self.url, lease_s=self.lease_s)
             case "pulsar":
                 url, admin_url = self.url.split(" ")
-                return PulsarBus(PulsarAddress(url, admin_url, *self.namespace.split("/")), watch_s=0.2)
+                tenant, namespace = self.namespace.split("/")
+                return PulsarBus(PulsarAddress(url, admin_url, tenant, namespace), watch_s=0.2)
             case _:
                 raise ValueError(f"no adapter {self.adapter!r}")
 
