@@ -139,8 +139,8 @@ def jars(maven: str) -> str:
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parley" / f"pulsar-{VERSION}"
     known = cache / "classpath"
-    if known.is_file() and all(Path(jar).is_file() for jar in known.read_text().split(os.pathsep)):
-        return known.read_text()
+    if known.is_file() and all(Path(jar).is_file() for jar in known.read_text().strip().split(os.pathsep)):
+        return known.read_text().strip()
     cache.mkdir(parents=True, exist_ok=True)
     pom = cache / "pom.xml"
     pom.write_text(_POM)
@@ -156,4 +156,4 @@ def jars(maven: str) -> str:
         said = " ".join((resolving.stdout + resolving.stderr).split())[:500]
         raise EmbeddedServerError(f"Maven could not fetch Pulsar {VERSION} from Maven Central: {said}")
     found.replace(known)
-    return known.read_text()
+    return known.read_text().strip()
