@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TestDatabase, start_valkey
+from tests.integration.generation_machine.machine import GenerationMachine
 from tests.integration.generation_machine.world import World
 
 
@@ -19,3 +20,11 @@ def world(database: TestDatabase, short_folder: Path) -> Iterator[World]:
     made.loop.run_until_complete(made.close())
     made.loop.close()
     valkey.server.stop()
+
+
+@pytest.fixture
+def machine(world: World) -> Iterator[GenerationMachine]:
+    """For a test that says itself which rules to follow. ``teardown`` is the test's own last step."""
+    made = GenerationMachine(world)
+    yield made
+    world.loop.run_until_complete(made.scene.close())

@@ -9,19 +9,16 @@ from tests.integration.generation_machine.machine import GenerationMachine
 from tests.integration.generation_machine.process import Mishap, Moment, Place
 from tests.integration.generation_machine.scene import COMMANDS
 from tests.integration.generation_machine.worker_process import HEARTBEAT_S, LEASE_S
-from tests.integration.generation_machine.world import World
 
 
-def test_a_repeat_that_comes_while_the_engine_breaks_is_acked(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_a_repeat_that_comes_while_the_engine_breaks_is_acked(machine: GenerationMachine) -> None:
     prompt = machine.submit(3, None, False, "a")
     machine.submit_again(prompt, "a")
     machine.engine_ends(0, Outcome.BROKEN)
     machine.teardown()
 
 
-def test_a_repeat_that_comes_while_the_first_is_acked_is_acked(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_a_repeat_that_comes_while_the_first_is_acked_is_acked(machine: GenerationMachine) -> None:
     prompt = machine.submit(3, None, False, "a")
     machine.worker_will_have("a", Place.ACK, 0, Moment.BEFORE, Mishap.STALL)
     machine.engine_ends(0, Outcome.FINISHED)
@@ -30,8 +27,7 @@ def test_a_repeat_that_comes_while_the_first_is_acked_is_acked(world: World) -> 
     machine.teardown()
 
 
-def test_a_lost_attempt_is_not_charged_what_an_earlier_one_used(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_a_lost_attempt_is_not_charged_what_an_earlier_one_used(machine: GenerationMachine) -> None:
     prompt = machine.submit(3, None, False, "a")
     machine.tokens_come(0, 3)
     machine.engine_ends(0, Outcome.BROKEN)
@@ -42,8 +38,7 @@ def test_a_lost_attempt_is_not_charged_what_an_earlier_one_used(world: World) ->
     machine.teardown()
 
 
-def test_a_claim_that_was_committed_and_not_confirmed_is_not_kept_for_ever(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_a_claim_that_was_committed_and_not_confirmed_is_not_kept_for_ever(machine: GenerationMachine) -> None:
     machine.submit(3, None, False, "a")
     machine.worker_will_have("a", Place.DATABASE, 0, Moment.AFTER, Mishap.ERROR)
     machine.submit(3, None, False, "a")
@@ -51,8 +46,7 @@ def test_a_claim_that_was_committed_and_not_confirmed_is_not_kept_for_ever(world
     machine.teardown()
 
 
-def test_who_was_fenced_does_not_end_the_attempt_of_another(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_who_was_fenced_does_not_end_the_attempt_of_another(machine: GenerationMachine) -> None:
     prompt = machine.submit(3, None, False, "a")
     machine.lease_expires(prompt, "b")
     machine.engine_ends(0, Outcome.FINISHED)
@@ -60,8 +54,7 @@ def test_who_was_fenced_does_not_end_the_attempt_of_another(world: World) -> Non
     machine.teardown()
 
 
-def test_a_lease_that_was_renewed_after_all_is_not_taken_over(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_a_lease_that_was_renewed_after_all_is_not_taken_over(machine: GenerationMachine) -> None:
     prompt = machine.submit(3, None, False, "a")
     machine.worker_will_have("b", Place.DATABASE, 0, Moment.AFTER, Mishap.STALL)
     machine.lease_expires(prompt, "b")
@@ -71,8 +64,7 @@ def test_a_lease_that_was_renewed_after_all_is_not_taken_over(world: World) -> N
     machine.teardown()
 
 
-def test_a_follower_waits_for_the_tokens_that_redis_lost(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_a_follower_waits_for_the_tokens_that_redis_lost(machine: GenerationMachine) -> None:
     prompt = machine.submit(4, None, False, "a")
     machine.project(COMMANDS, 1)
     machine.tokens_come(0, 2)
@@ -88,8 +80,7 @@ def test_a_follower_waits_for_the_tokens_that_redis_lost(world: World) -> None:
     machine.teardown()
 
 
-def test_what_was_to_be_cancelled_is_not_run_again(world: World) -> None:
-    machine = GenerationMachine(world)
+def test_what_was_to_be_cancelled_is_not_run_again(machine: GenerationMachine) -> None:
     prompt = machine.submit(3, None, False, "a")
     machine.worker_goes("a", "crashes")
     machine.cancel(prompt, "b")
