@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
-from backplane.ports.bus import BusError
+from backplane.ports.bus import BusError, UnknownTopic
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.token_stream import StreamUnavailable
 from backplane.settings import Settings
@@ -17,7 +17,7 @@ from backplane.wiring.embedded import (
     role_database,
     schema_revisions,
 )
-from backplane.wiring.operations import operator_bus, redis_ping
+from backplane.wiring.operations import operator_bus, redis_ping, topics
 from cli.attachment import servers as attached
 from cli.failures import CommandError
 from cli.finding import FAIL, OK, WARN, Finding
@@ -59,13 +59,24 @@ async def _postgres(settings: Settings, *, embedded: bool) -> AsyncIterator[Find
             yield Finding(FAIL, f"role {role}", problem, f"check {setting}, or unset it and run `parley migrate`")
         else:
             yield Finding(OK, f"role {role}", "logs in")
+    yield await _bus(settings)
+
+
+async def _bus(settings: Settings) -> Finding:
+    pulsar = settings.bus.pulsar
+    name = (
+        "the one in Postgres" if pulsar.url is None else f"Pulsar, {pulsar.tenant}/{pulsar.namespace} at {pulsar.url}"
+    )
     try:
         async with operator_bus(settings) as bus:
-            await bus.ping()
+            for topic in topics(settings):
+                await bus.heads(topic)
     except BusError as error:
-        yield Finding(FAIL, "bus", str(error), "run `parley migrate`")
-    else:
-        yield Finding(OK, "bus", "answers")
+        advice = "check that the server runs, and the settings under bus"
+        if isinstance(error, UnknownTopic):
+            advice = "run `parley migrate`" if pulsar.url is None else "run `parley pulsar setup`"
+        return Finding(FAIL, "bus", f"{name}: {error}", advice)
+    return Finding(OK, "bus", f"{name} answers")
 
 
 async def _redis(settings: Settings) -> Finding:

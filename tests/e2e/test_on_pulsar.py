@@ -139,6 +139,11 @@ async def test_without_the_broker_prompts_are_refused_for_now_and_what_runs_goes
     await works(client)
 
 
+def test_the_doctor_looks_at_the_broker(up: Up, shared_broker: PulsarBroker) -> None:
+    found = up.parley("doctor")
+    assert f"Pulsar, parley/e2e at {shared_broker.url} answers" in " ".join(found.split())
+
+
 def test_a_broker_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     nobody = {
         "PARLEY_BUS__PULSAR__URL": f"pulsar://127.0.0.1:{free_port()}",
