@@ -24,6 +24,7 @@ from cli.failures import CommandError
 
 _MOST_STREAMS = 512
 _SHOWN = 20
+_STOPPED = 130
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -96,6 +97,9 @@ def bench(
         except (NotStarted, LoadFailed, CommandError, BusError, DatabaseUnavailable) as error:
             board.line(f"benches: {error}")
             raise typer.Exit(1) from None
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            board.line("benches: stopped, and all that it started")
+            raise typer.Exit(_STOPPED) from None
         for line in run.wrong[:_SHOWN]:
             board.line(f"wrong: {line}")
         if len(run.wrong) > _SHOWN:

@@ -27,7 +27,8 @@ class Lag(BaseModel):
 
 async def behind(bus: Publisher, topics: Sequence[str]) -> int:
     """Raises BusUnavailable, UnknownTopic."""
-    return sum([sum(await bus.backlog(topic, PROJECTIONS)) for topic in topics])
+    of_topics = await asyncio.gather(*(bus.backlog(topic, PROJECTIONS) for topic in topics))
+    return sum(sum(partitions) for partitions in of_topics)
 
 
 async def caught_up(bus: Publisher, topics: Sequence[str]) -> float | None:

@@ -25,7 +25,7 @@ from benches.machine import machine
 from benches.measurements import BROKER, CLIENT, BusRun, Level, Measured, Run
 from benches.parley import Parley, running
 from benches.plan import PROMPT_TOKENS, Plan
-from benches.processes import Groups
+from benches.processes import Groups, Memory
 from benches.record import Record, measure_record
 from benches.server import Broker, running_server
 from event_schemas.topics import all_topics
@@ -152,9 +152,9 @@ async def _measured(order: Order, groups: Groups, bus: Publisher | None) -> Meas
     topics = all_topics([POOL])
     async with child("benches.driver", order) as process:
         groups = groups.with_(CLIENT, process.pid)
-        opened = groups.read()
-        closed, memory = opened, groups.memory()
+        opened = closed = groups.read()
         left, catching_up = 0, None
+        adding_up: asyncio.Task[dict[str, Memory]] | None = None
         outcome: Outcome | None = None
         while outcome is None:
             said = Said.model_validate_json(await line_of(process))
@@ -162,16 +162,17 @@ async def _measured(order: Order, groups: Groups, bus: Publisher | None) -> Meas
                 opened = groups.read()
             elif said.what == "closed":
                 closed = groups.read()
-                # Before the memory, which takes a while to add up: the load ends meanwhile.
+                # Adding it up takes a while, and the load ends meanwhile.
+                adding_up = asyncio.create_task(asyncio.to_thread(groups.memory))
                 left = 0 if bus is None else await behind(bus, topics)
-                memory = groups.memory()
             elif said.what == "ended" and bus is not None:
                 catching_up = asyncio.create_task(caught_up(bus, topics))
             outcome = said.outcome
+        assert adding_up is not None
         return Measured(
             outcome=outcome,
             cpu_s=closed.since(opened),
             elsewhere_s=closed.elsewhere_since(opened),
-            memory=memory,
+            memory=await adding_up,
             lag=None if catching_up is None else Lag(behind=left, caught_up_s=await catching_up),
         )
