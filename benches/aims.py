@@ -19,7 +19,8 @@ _MANY = 256
 _KEPT_UP_S = 1.0
 """Projections keep up where nothing is left so many seconds after a load; one batch under way is always left."""
 
-_FLAT = 1.1
+_FLAT = 1.2
+"""What the most memory of a replay may become where the record is four times as long."""
 
 
 @dataclass(frozen=True, slots=True)
