@@ -105,9 +105,14 @@ class Inbox:
         return received
 
     async def ack(self, *messages: Message) -> None:
-        async with self._process.call(Place.ACK, BusUnavailable):
+        try:
+            async with self._process.call(Place.ACK, BusUnavailable):
+                for message in messages:
+                    self._broker.ack(message)
+        except BusUnavailable:
             for message in messages:
-                self._broker.ack(message)
+                self._broker.give_back(self._process.name, message)
+            raise
 
     async def nack(self, message: Message, *, delay: float = 0.0) -> None:
         self._process.check()

@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.integration.generation_machine.machine import GenerationMachine
 from tests.integration.generation_machine.world import World
 
-EXAMPLES = int(os.environ.get("PARLEY_MACHINE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("PARLEY_MACHINE_EXAMPLES", "60"))
 STEPS = 30
 
 
