@@ -87,3 +87,10 @@ def test_what_was_to_be_cancelled_is_not_run_again(machine: GenerationMachine) -
     machine.lease_expires(prompt, "b")
     assert isinstance(machine.scene.model.generations[prompt].terminal, GenerationCancelled)
     machine.teardown()
+
+
+def test_a_follow_up_that_comes_before_its_parent_waits(machine: GenerationMachine) -> None:
+    parent = machine.submit(2, None, False, None)
+    follow_up = machine.submit(2, parent, True, "a")
+    assert machine.scene.model.generations[follow_up].attempt is None
+    machine.teardown()
