@@ -50,8 +50,8 @@ class Broker:
     """A Pulsar broker that keeps its data in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        self._port, self._admin_port = _free_ports()
-        self.server = standalone_pulsar(folder, self._port, self._admin_port)
+        self._port, self._admin_port, bookie_port = _free_ports(3)
+        self.server = standalone_pulsar(folder, self._port, self._admin_port, bookie_port)
 
     def namespace(self, name: str) -> PulsarSettings:
         """The settings of a Parley that has this namespace of it to itself."""
@@ -60,10 +60,10 @@ class Broker:
         )
 
 
-def _free_ports() -> tuple[int, int]:
+def _free_ports(count: int) -> set[int]:
     # Below those that the kernel gives to outgoing connections, one of which could else have it first.
     found: set[int] = set()
-    while len(found) < 2:
+    while len(found) < count:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
             try:
@@ -71,5 +71,4 @@ def _free_ports() -> tuple[int, int]:
             except OSError:
                 continue
         found.add(port)
-    first, second = found
-    return first, second
+    return found

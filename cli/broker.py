@@ -18,12 +18,12 @@ _POLL_S = 0.2
 _GRACE_S = 5.0
 
 
-async def run(folder: Path, port: int, admin_port: int) -> int:
+async def run(folder: Path, port: int, admin_port: int, bookie_port: int) -> int:
     """Run the broker until a signal stops it; returns 0.
 
     Raises CommandError where it cannot start, or ends by itself.
     """
-    server = standalone_pulsar(folder, port, admin_port)
+    server = standalone_pulsar(folder, port, admin_port, bookie_port)
     try:
         with Console(stderr=True).status("fetching Apache Pulsar (235 MB, once)"):
             await asyncio.to_thread(server.prepare)

@@ -34,13 +34,14 @@ def setup() -> None:
         print(f"{namespace}/{topic}")
 
 
-@commands.command(epilog="Example:  parley pulsar standalone --port 6651 --admin-port 8081")
+@commands.command(epilog="Example:  parley pulsar standalone --port 6651 --admin-port 8081 --bookie-port 3182")
 def standalone(
     folder: Annotated[
         Path | None, typer.Option(help="Where it keeps its data; none: pulsar/ in the data folder.")
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the binary protocol.")] = 6650,
     admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the admin REST API.")] = 8080,
+    bookie_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its storage; keep it.")] = 3181,
 ) -> None:
     """Run a broker on this machine until Ctrl-C, for development, tests and benches.
 
@@ -49,4 +50,4 @@ def standalone(
     from cli import broker, configuration
 
     data = configuration.load().data_dir
-    raise typer.Exit(asyncio.run(broker.run(folder or data / "pulsar", port, admin_port)))
+    raise typer.Exit(asyncio.run(broker.run(folder or data / "pulsar", port, admin_port, bookie_port)))

@@ -22,8 +22,8 @@ TENANT, NAMESPACE = "parley", "main"
 class PulsarBroker:
     def __init__(self, folder: Path, admin_token: str | None = None, **settings: str) -> None:
         self._headers = {} if admin_token is None else {"Authorization": f"Bearer {admin_token}"}
-        port, admin_port = lasting_ports(2)
-        self.embedded = EmbeddedPulsar(folder, port, admin_port, **settings)
+        port, admin_port, bookie_port = lasting_ports(3)
+        self.embedded = EmbeddedPulsar(folder, port, admin_port, bookie_port, **settings)
         self.server = Server(self.embedded.command(), self._answers, signal.SIGTERM)
 
     @property

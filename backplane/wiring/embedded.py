@@ -78,9 +78,9 @@ def embedded_postgres(settings: Settings) -> EmbeddedServer | None:
     return EmbeddedServer("postgres", lambda: server.prepare(password), server.command, ping, signal.SIGINT)
 
 
-def standalone_pulsar(folder: Path, port: int, admin_port: int) -> EmbeddedServer:
+def standalone_pulsar(folder: Path, port: int, admin_port: int, bookie_port: int) -> EmbeddedServer:
     """A Pulsar broker; `parley up` starts none, since the bus is kept in Postgres where no URL names one."""
-    server = EmbeddedPulsar(folder, port, admin_port)
+    server = EmbeddedPulsar(folder, port, admin_port, bookie_port)
 
     async def ping() -> None:
         async with httpx.AsyncClient(timeout=_PING_S, trust_env=False) as client:

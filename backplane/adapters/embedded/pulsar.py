@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from backplane.adapters.embedded.account import Command, EmbeddedServerError
@@ -29,6 +30,7 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   </dependencies>
 </project>
 """
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 _RESOLVE = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"
 _OPENED = (
     "java.base/java.nio",
@@ -50,10 +52,13 @@ class EmbeddedPulsar:
     ``settings`` are lines of the broker's own configuration on top of ours.
     """
 
-    def __init__(self, folder: Path, port: int = 6650, admin_port: int = 8080, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, port: int = 6650, admin_port: int = 8080, bookie_port: int = 3181, **settings: str
+    ) -> None:
         self._folder = folder.resolve()
         self._port = port
         self._admin_port = admin_port
+        self._bookie_port = bookie_port
         self._settings = {
             "clusterName": "standalone",
             "brokerServicePort": str(port),
@@ -68,6 +73,11 @@ class EmbeddedPulsar:
             # A consumer that has read everything looks again at once, and not 10 ms later.
             "managedLedgerNewEntriesCheckDelayInMillis": "0",
             "allowAutoTopicCreation": "false",
+            # The bookie reads this file too, and would listen everywhere.
+            "listeningInterface": _LOOPBACK,
+            "allowLoopback": "true",
+            # Says, against its name, that the bookie's port is the one that is asked for.
+            "allowEphemeralPorts": "true",
         } | settings
 
     @property
@@ -116,6 +126,8 @@ class EmbeddedPulsar:
             *(java, f"@{arguments}", "org.apache.pulsar.PulsarStandaloneStarter"),
             *("--config", str(configuration), "--no-functions-worker", "--no-stream-storage"),
             *("--metadata-dir", str(self._folder / "metadata"), "--bookkeeper-dir", str(self._folder / "bookkeeper")),
+            # A port by chance could be another's when the broker comes back, and a bookie is known by its port.
+            *("--bookkeeper-port", str(self._bookie_port)),
         )
 
     def _in_container(self, docker: str) -> tuple[str, ...]:

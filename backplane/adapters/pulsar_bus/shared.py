@@ -10,7 +10,7 @@ from pulsar import MessageId
 
 from backplane.adapters.pulsar_bus.consumer import Consumer, Place, place
 from backplane.adapters.pulsar_bus.partition import Delivery, Partition, Subscription
-from backplane.ports.bus import Message
+from backplane.ports.bus import BusUnavailable, Message
 
 _KEEP_S = 0.1
 """How long what nobody here asks for any more is kept until it is given back."""
@@ -30,12 +30,21 @@ class SharedConsumer(Consumer):
         self._held: dict[Place, tuple[Partition, MessageId]] = {}
 
     async def ack(self, *messages: Message) -> None:
-        by_partition: dict[Partition, list[MessageId]] = {}
+        by_partition: dict[Partition, dict[Place, MessageId]] = {}
         for message in messages:
             held = self._held.pop(place(message), None)
             if held is not None:
-                by_partition.setdefault(held[0], []).append(held[1])
-        await asyncio.gather(*(partition.acknowledge(*ids) for partition, ids in by_partition.items()))
+                by_partition.setdefault(held[0], {})[place(message)] = held[1]
+        await asyncio.gather(*(self._acknowledge(partition, ids) for partition, ids in by_partition.items()))
+
+    async def _acknowledge(self, partition: Partition, ids: dict[Place, MessageId]) -> None:
+        try:
+            await partition.acknowledge(*ids.values())
+        except BusUnavailable:
+            # Still ours: it can be acked again, or given back.
+            for where, id in ids.items():
+                self._held.setdefault(where, (partition, id))
+            raise
 
     async def nack(self, message: Message, *, delay: float = 0.0) -> None:
         held = self._held.pop(place(message), None)
