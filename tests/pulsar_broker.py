@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from tests.conftest import Server
 from tests.ports import lasting_ports
 
 TENANT, NAMESPACE = "parley", "main"
+
+_STARTS = 5
+_STORES_S = 8.0
 
 
 class PulsarBroker:
@@ -43,8 +48,17 @@ class PulsarBroker:
         return PulsarAddress(self.url, self.admin_url, tenant, namespace, token)
 
     def start(self) -> None:
-        """Return once the broker takes messages."""
-        self.server.start()
+        """Return once the broker takes messages.
+
+        After kill -9 a standalone broker sometimes does not find its bookie for a minute: what the one before had
+        registered goes away late, again and again, and takes the new registration with it. Then it is started anew.
+        """
+        for _ in range(_STARTS):
+            self.server.start()
+            if self._stores():
+                return
+            self.server.kill()
+        raise RuntimeError(f"the broker found no storage in {_STARTS} starts; see {self.embedded.command().log}")
 
     def kill(self) -> None:
         """kill -9."""
@@ -55,13 +69,28 @@ class PulsarBroker:
         if self.server.runs:
             self.server.kill()
 
-    def admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def admin(self, method: str, path: str, body: Any = None, timeout_s: float = 30.0) -> httpx.Response:
         """Ask the admin API; what it refuses is an error."""
         answer = httpx.request(
-            method, f"{self.admin_url}/admin/v2/{path}", json=body, headers=self._headers, timeout=30, trust_env=False
+            method,
+            f"{self.admin_url}/admin/v2/{path}",
+            json=body,
+            headers=self._headers,
+            timeout=timeout_s,
+            trust_env=False,
         )
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer
+
+    def _stores(self) -> bool:
+        deadline = time.monotonic() + _STORES_S
+        while time.monotonic() < deadline:
+            # A topic is a ledger, and a ledger needs a bookie.
+            with contextlib.suppress(AssertionError, httpx.TransportError):
+                self.admin("PUT", f"persistent/public/default/probe-{uuid.uuid4().hex}", timeout_s=_STORES_S)
+                return True
+            time.sleep(0.1)
+        return False
 
     def _answers(self) -> None:
         # The last thing a standalone broker makes before it is ready.
@@ -72,8 +101,8 @@ class PulsarBroker:
 def pulsar_broker(folder: Path, admin_token: str | None = None, **settings: str) -> Iterator[PulsarBroker]:
     """A running broker."""
     broker = PulsarBroker(folder, admin_token, **settings)
-    broker.start()
     try:
+        broker.start()
         yield broker
     finally:
         broker.stop()
