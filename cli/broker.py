@@ -15,7 +15,7 @@ from cli.command import say
 from cli.failures import CommandError, ConfigurationError
 
 _POLL_S = 0.2
-_GRACE_S = 5.0
+_GRACE_S = 20.0
 
 
 async def run(folder: Path, port: int, admin_port: int, bookie_port: int) -> int:
