@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from backplane.adapters.postgres_bus.connections import Connections
 from backplane.ports.bus import UnknownTopic
+from backplane.ports.partitioning import Partitioned
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
-    name: str
+class Topic(Partitioned):
     id: int
-    partitions: int
-    _turns: Iterator[int] = field(compare=False, repr=False)
-
-    def partition(self, key: str | None, partition: int | None) -> int:
-        """The partition for a message: the one asked for, else that of its key, else the next in turn.
-
-        Raises ValueError where the topic has no such partition.
-        """
-        if partition is not None:
-            if not 0 <= partition < self.partitions:
-                raise ValueError(f"topic {self.name!r} has the partitions 0 to {self.partitions - 1}, not {partition}")
-            return partition
-        if key is not None:
-            return zlib.crc32(key.encode()) % self.partitions
-        return next(self._turns) % self.partitions
 
 
 class Topics:
@@ -60,8 +41,7 @@ class Topics:
         if not rows:
             raise UnknownTopic(f"there is no topic {name!r}: `parley migrate` makes those that the settings name")
         [row] = rows
-        turns = itertools.count(random.randrange(row["partitions"]))
-        topic = self._known[name] = Topic(name, row["topic_id"], row["partitions"], turns)
+        topic = self._known[name] = Topic(name, row["partitions"], row["topic_id"])
         return topic
 
     def forget(self, name: str) -> None:

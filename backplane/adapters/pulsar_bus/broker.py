@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import random
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pulsar
 from pulsar.asyncio import Client, PulsarException
@@ -16,29 +11,10 @@ from pulsar.asyncio import Client, PulsarException
 from backplane.adapters.pulsar_bus.address import PulsarAddress
 from backplane.adapters.pulsar_bus.errors import translated
 from backplane.ports.bus import UnknownTopic
+from backplane.ports.partitioning import Partitioned
 
 _FRESH_S = 10.0
 """How long a topic's number of partitions is believed; more may be added while we run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    name: str
-    partitions: int
-    _turns: Iterator[int] = field(compare=False, repr=False)
-
-    def partition(self, key: str | None, partition: int | None) -> int:
-        """The partition for a message: the one asked for, else that of its key, else the next in turn.
-
-        Raises ValueError where the topic has no such partition.
-        """
-        if partition is not None:
-            if not 0 <= partition < self.partitions:
-                raise ValueError(f"topic {self.name!r} has the partitions 0 to {self.partitions - 1}, not {partition}")
-            return partition
-        if key is not None:
-            return zlib.crc32(key.encode()) % self.partitions
-        return next(self._turns) % self.partitions
 
 
 class Broker:
@@ -48,8 +24,8 @@ class Broker:
         self.address = address
         self.timeout_s = timeout_s
         self._opened: Client | None = None
-        self._known: dict[str, tuple[Topic, float]] = {}
-        self._looking: dict[str, asyncio.Task[Topic]] = {}
+        self._known: dict[str, tuple[Partitioned, float]] = {}
+        self._looking: dict[str, asyncio.Task[Partitioned]] = {}
 
     @property
     def client(self) -> Client:
@@ -67,7 +43,7 @@ class Broker:
             )
         return self._opened
 
-    async def topic(self, name: str) -> Topic:
+    async def topic(self, name: str) -> Partitioned:
         """The topic as it was lately. Raises UnknownTopic, BusUnavailable, BusRefused."""
         known = self._known.get(name)
         if known is None:
@@ -78,7 +54,7 @@ class Broker:
             self._looking_up(name).add_done_callback(lambda looking: looking.cancelled() or looking.exception())
         return topic
 
-    def _looking_up(self, name: str) -> asyncio.Task[Topic]:
+    def _looking_up(self, name: str) -> asyncio.Task[Partitioned]:
         # Those who ask at the same time share one look-up and go on in the order in which they asked, so that the
         # first messages of a process keep theirs.
         looking = self._looking.get(name)
@@ -87,7 +63,7 @@ class Broker:
             looking.add_done_callback(lambda _: self._looking.pop(name))
         return looking
 
-    async def look_up(self, name: str) -> Topic:
+    async def look_up(self, name: str) -> Partitioned:
         """Ask the broker, whatever is remembered. Raises UnknownTopic, BusUnavailable, BusRefused."""
         try:
             partitions = await self.client.get_topic_partitions(self.address.topic(name))
@@ -100,7 +76,7 @@ class Broker:
         if known is not None and known[0].partitions == len(partitions):
             topic = known[0]
         else:
-            topic = Topic(name, len(partitions), itertools.count(random.randrange(len(partitions))))
+            topic = Partitioned(name, len(partitions))
         self._known[name] = topic, asyncio.get_running_loop().time()
         return topic
 

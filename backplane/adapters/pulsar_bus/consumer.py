@@ -92,7 +92,15 @@ class Consumer(ABC):
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Nobody would read a partition any more, unseen. Whoever receives is told, and joins anew.
+            level = logging.WARNING if isinstance(error, BusError) else logging.ERROR
+            logger.log(level, "a consumer cannot go on", exc_info=error, extra={"action": "consumer_failed"})
+            self._end(BusUnavailable(f"the consumer of {', '.join(self._topics)} cannot go on: {type(error).__name__}"))
 
     def _end(self, reason: BusError) -> None:
         if self._ended is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pulsar import MessageId
 
 from backplane.adapters.pulsar_bus.consumer import Consumer, Place, place
 from backplane.adapters.pulsar_bus.partition import Partition, Subscription
-from backplane.ports.bus import Message, Position
+from backplane.ports.bus import BusUnavailable, Message, Position
 
 
 @dataclass(slots=True)
@@ -89,7 +90,8 @@ class FailoverConsumer(Consumer):
             # The broker begins again with what it does not know to be acknowledged: after a lost connection, or when
             # it moved the topic. It is still ours to finish, unless it is done and only the word of that got lost.
             if not progress.open or message.position < next(iter(progress.open)):
-                await partition.acknowledge_up_to(id)
+                with suppress(BusUnavailable):  # then it comes once more
+                    await partition.acknowledge_up_to(id)
             return
         progress.newest = message.position
         progress.open[message.position] = id
