@@ -14,6 +14,9 @@ from pathlib import Path
 from backplane.adapters.embedded.account import Command, EmbeddedServerError
 
 VERSION = "4.0.7"
+_BOOKKEEPER = "4.17.3"
+"""With 4.17.2, which this Pulsar names, a bookie that comes back after kill -9 may go on for a minute deleting its own
+registration and making it again, and nothing is stored meanwhile (apache/bookkeeper#4686, apache/pulsar#25001)."""
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -21,6 +24,15 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <artifactId>pulsar-standalone</artifactId>
   <version>1</version>
   <packaging>pom</packaging>
+  <dependencyManagement>
+    <dependencies>
+      <dependency>
+        <groupId>org.apache.bookkeeper</groupId>
+        <artifactId>bookkeeper-server</artifactId>
+        <version>{_BOOKKEEPER}</version>
+      </dependency>
+    </dependencies>
+  </dependencyManagement>
   <dependencies>
     <dependency>
       <groupId>org.apache.pulsar</groupId>
@@ -150,11 +162,13 @@ def jars(maven: str) -> str:
     Raises EmbeddedServerError.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parley" / f"pulsar-{VERSION}"
-    known = cache / "classpath"
-    if known.is_file() and all(Path(jar).is_file() for jar in known.read_text().strip().split(os.pathsep)):
-        return known.read_text().strip()
+    known, pom = cache / "classpath", cache / "pom.xml"
+    if known.is_file() and pom.is_file() and pom.read_text() == _POM:
+        classpath = known.read_text().strip()
+        if all(Path(jar).is_file() for jar in classpath.split(os.pathsep)):
+            return classpath
     cache.mkdir(parents=True, exist_ok=True)
-    pom = cache / "pom.xml"
+    known.unlink(missing_ok=True)
     pom.write_text(_POM)
     found = cache / f"classpath.{os.getpid()}"
     resolving = subprocess.run(  # noqa: S603 - a fixed program with fixed arguments

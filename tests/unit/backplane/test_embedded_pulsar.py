@@ -26,6 +26,18 @@ def program(folder: Path, name: str, script: str = "exit 0") -> None:
 
 
 @pytest.fixture
+def jar(programs: Path, tmp_path: Path) -> Path:
+    """The one jar that Maven finds, on a machine with a JDK."""
+    jar = tmp_path / "broker.jar"
+    jar.touch()
+    program(programs, "java")
+    program(
+        programs, "mvn", f'for one; do case "$one" in -Dmdep.outputFile=*) echo "{jar}" > "${{one#*=}}";; esac; done'
+    )
+    return jar
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> EmbeddedPulsar:
     return EmbeddedPulsar(tmp_path / "broker", 16650, 18080, extra="yes")
 
@@ -56,13 +68,7 @@ def test_docker_serves_where_there_is_no_jdk_and_only_this_machine_reaches_it(
     assert f"apachepulsar/pulsar:{VERSION}" in argv
 
 
-def test_the_jars_are_fetched_once(programs: Path, tmp_path: Path, server: EmbeddedPulsar) -> None:
-    jar = tmp_path / "broker.jar"
-    jar.touch()
-    program(programs, "java")
-    program(
-        programs, "mvn", f'for one; do case "$one" in -Dmdep.outputFile=*) echo "{jar}" > "${{one#*=}}";; esac; done'
-    )
+def test_the_jars_are_fetched_once(programs: Path, jar: Path, tmp_path: Path, server: EmbeddedPulsar) -> None:
     server.prepare()
     program(programs, "mvn", "exit 1")
     argv = server.command().argv
@@ -71,5 +77,15 @@ def test_the_jars_are_fetched_once(programs: Path, tmp_path: Path, server: Embed
     configuration = (tmp_path / "broker" / "standalone.conf").read_text().splitlines()
     assert {"bindAddress=127.0.0.1", "brokerServicePort=16650", "extra=yes"} <= set(configuration)
     jar.unlink()
+    with pytest.raises(EmbeddedServerError, match="Maven could not fetch"):
+        server.prepare()
+
+
+@pytest.mark.usefixtures("jar")
+def test_jars_of_other_versions_are_not_taken(programs: Path, tmp_path: Path, server: EmbeddedPulsar) -> None:
+    server.prepare()
+    (pom,) = (tmp_path / "cache").rglob("pom.xml")
+    pom.write_text(pom.read_text().replace(VERSION, "4.0.0"))
+    program(programs, "mvn", "exit 1")
     with pytest.raises(EmbeddedServerError, match="Maven could not fetch"):
         server.prepare()
