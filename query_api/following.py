@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -70,10 +71,13 @@ class Follower:
         """What was told, or is about to be."""
         return self._assembly.cursor
 
-    async def steps(self, known: Sequence[Frame] | None = None) -> AsyncGenerator[Step, None]:
+    async def steps(
+        self, known: Sequence[Frame] | None = None, live: AsyncIterator[Frame | None] | None = None
+    ) -> AsyncGenerator[Step, None]:
         """What to tell, until the generation has ended. Never raises for an outage.
 
-        ``known`` is what the record said a moment ago; without it, the record is asked first.
+        ``known`` is what the record said a moment ago; without it, the record is asked first. ``live`` is the stream
+        where it is listened to already; ``known`` is then its backlog.
         """
         answered = True
         if known is None:
@@ -87,13 +91,14 @@ class Follower:
         try:
             while not self._assembly.done:
                 try:
-                    async with self._streams.follow(*self._ids) as live:
-                        await self._backlog()
+                    listening = self._listening() if live is None else nullcontext(live)
+                    live = None
+                    async with listening as frames:
                         self._schedule(afresh=True)
                         for step in self._tell():
                             yield step
                         while not self._assembly.done:
-                            await self._next(live)
+                            await self._next(frames)
                             for step in self._tell():
                                 yield step
                 except StreamUnavailable:
@@ -107,6 +112,13 @@ class Follower:
                             yield step
         finally:
             self._alarm.stop()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[AsyncIterator[Frame | None]]:
+        """The stream from now on, its backlog taken in."""
+        async with self._streams.follow(*self._ids) as live:
+            await self._backlog()
+            yield live
 
     async def _next(self, live: AsyncIterator[Frame | None]) -> None:
         if self._next_question <= self._loop.time():

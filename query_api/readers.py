@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 import anyio
 
 from backplane.ports.bus import BusError
 from backplane.ports.database import DatabaseUnavailable, Row
-from backplane.ports.token_stream import Cursor, StreamReader, StreamUnavailable
+from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
 from backplane.security.principal import Principal
 from query_api import sql
 from query_api.assembly import Step
@@ -45,20 +46,45 @@ async def follow(
 
     Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable at once; the steps themselves outlast every outage.
     """
-    eyes = sql.Eyes.of(principal)
-    record = PostgresRecord(ports.database, principal.tenant_id, generation_id)
-    follower = Follower(record, ports.streams, principal.tenant_id, generation_id, cursor, ports.pace)
+    steps = _follow(ports, sql.Eyes.of(principal), principal.tenant_id, generation_id, cursor)
+    # Once it has begun it lets go of what it holds whatever becomes of it, also where nobody asks for a step.
+    await anext(steps)
+    return cast(AsyncGenerator[Step, None], steps)
+
+
+async def _follow(
+    ports: QueryPorts, eyes: sql.Eyes, tenant_id: UUID, generation_id: UUID, cursor: Cursor | None
+) -> AsyncGenerator[Step | None, None]:
+    """None once it is known that these eyes may follow, then the steps."""
+    record = PostgresRecord(ports.database, tenant_id, generation_id)
+    follower = Follower(record, ports.streams, tenant_id, generation_id, cursor, ports.pace)
 
     async def visible() -> Standing | None:
         standing = await record.standing(eyes, follower.cursor)
         return standing if standing is not None and standing.is_visible else None
 
-    standing = await record.standing(eyes, follower.cursor)
-    if standing is None:
-        standing = await _begun_or_known(ports, eyes, principal.tenant_id, generation_id, visible)
-    elif not standing.is_visible:
-        standing = await found(ports, "generation", visible)
-    return follower.steps(standing.frames)
+    async with AsyncExitStack() as listening:
+        standing = await record.standing(eyes, follower.cursor)
+        if standing is None:
+            begun = await _begun_or_known(ports, eyes, tenant_id, generation_id, visible, listening)
+        elif standing.is_visible:
+            begun = _Begun(standing.frames)
+        else:
+            begun = _Begun((await found(ports, "generation", visible)).frames)
+        if begun.live is None:
+            await listening.aclose()
+        yield None
+        async with aclosing(follower.steps(begun.frames, begun.live)) as steps:
+            async for step in steps:
+                yield step
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What is known of a generation, and its stream from there on where it is listened to already."""
+
+    frames: list[Frame]
+    live: AsyncIterator[Frame | None] | None = None
 
 
 async def _begun_or_known(
@@ -67,27 +93,28 @@ async def _begun_or_known(
     tenant_id: UUID,
     generation_id: UUID,
     visible: Callable[[], Awaitable[Standing | None]],
-) -> Standing:
+    listening: AsyncExitStack,
+) -> _Begun:
     """How far the generation has come, once its stream or the read model shows that it is there.
 
-    Raises as ``follow``.
+    The stream is listened to until ``listening`` is left. Raises as ``follow``.
     """
-    shown: list[Standing] = []
+    shown: list[_Begun] = []
     refused: list[Exception] = []
 
     async def read() -> None:
         # A beginning comes by itself, and soon where a worker is free; asking costs the bus and the database.
         await anyio.sleep(_BEGINS_SOON_S)
         try:
-            shown.append(await found(ports, "generation", visible))
+            shown.append(_Begun((await found(ports, "generation", visible)).frames))
         except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable) as error:
             refused.append(error)
         either.cancel_scope.cancel()
 
     async def see() -> None:
         with suppress(StreamUnavailable):
-            await _seen_to_begin(ports.streams, eyes, tenant_id, generation_id)
-            shown.append(Standing(is_visible=True, frames=[]))
+            live = await listening.enter_async_context(ports.streams.follow(tenant_id, generation_id))
+            shown.append(_Begun(await _beginning(ports.streams, eyes, tenant_id, generation_id, live), live))
             either.cancel_scope.cancel()
 
     # anyio cancels what is slow until it ends; redis-py can lose a single cancellation.
@@ -99,16 +126,20 @@ async def _begun_or_known(
     return shown[0]
 
 
-async def _seen_to_begin(streams: StreamReader, eyes: sql.Eyes, tenant_id: UUID, generation_id: UUID) -> None:
-    """Return once the stream holds a beginning that these eyes may see. Raises StreamUnavailable."""
-    async with streams.follow(tenant_id, generation_id) as live:
-        for frame in await streams.backlog(tenant_id, generation_id):
-            if eyes.see(frame.detail):
-                return
-        async for live_frame in live:
-            if live_frame is not None and eyes.see(live_frame.detail):
-                return
-    raise StreamUnavailable("the stream ended before its generation began")
+async def _beginning(
+    streams: StreamReader, eyes: sql.Eyes, tenant_id: UUID, generation_id: UUID, live: AsyncIterator[Frame | None]
+) -> list[Frame]:
+    """The frames so far, once one of them is a beginning that these eyes may see. Raises StreamUnavailable."""
+    frames: list[Frame] = []
+    fresh = await streams.backlog(tenant_id, generation_id)
+    while not any(eyes.see(frame.detail) for frame in fresh):
+        frames += fresh
+        try:
+            frame = await anext(live)
+        except StopAsyncIteration:
+            raise StreamUnavailable("the stream ended before its generation began") from None
+        fresh = await streams.backlog(tenant_id, generation_id) if frame is None else [frame]
+    return frames + fresh
 
 
 @dataclass(frozen=True, slots=True)

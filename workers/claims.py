@@ -108,19 +108,18 @@ class Claims:
 
     async def _ask(self, group: Sequence[_Asked]) -> list[Answer | _Unclaimed | Exception]:
         prompts = [asked.prompt for asked in group]
-        async with self._database.system() as session:
-            rows = await session.all(
-                _ASK,
-                ids=[prompt.generation_id for prompt in prompts],
-                tenants=[asked.tenant_id for asked in group],
-                conversations=[prompt.conversation_id for prompt in prompts],
-                pools=[prompt.pool for prompt in prompts],
-                afters=[asked.after for asked in group],
-                message_ids=[f"{{{','.join(map(str, (*p.input_message_ids, p.generation_id)))}}}" for p in prompts],
-                commands=[asked.command for asked in group],
-                worker=self._worker,
-                lease=self._lease_s,
-            )
+        rows = await self._database.at_once(
+            _ASK,
+            ids=[prompt.generation_id for prompt in prompts],
+            tenants=[asked.tenant_id for asked in group],
+            conversations=[prompt.conversation_id for prompt in prompts],
+            pools=[prompt.pool for prompt in prompts],
+            afters=[asked.after for asked in group],
+            message_ids=[f"{{{','.join(map(str, (*p.input_message_ids, p.generation_id)))}}}" for p in prompts],
+            commands=[asked.command for asked in group],
+            worker=self._worker,
+            lease=self._lease_s,
+        )
         by_id = {row["id"]: row for row in rows}
         answers: list[Answer | _Unclaimed | Exception] = []
         for asked in group:
@@ -170,15 +169,14 @@ class Claims:
         return await self._endings.submit(_Ending(tenant_id, generation_id, attempt, terminal))
 
     async def _end(self, group: Sequence[_Ending]) -> list[bool | Exception]:
-        async with self._database.system() as session:
-            rows = await session.all(
-                _END,
-                ids=[ending.generation_id for ending in group],
-                tenants=[ending.tenant_id for ending in group],
-                attempts=[ending.attempt for ending in group],
-                terminals=[ending.terminal for ending in group],
-                worker=self._worker,
-            )
+        rows = await self._database.at_once(
+            _END,
+            ids=[ending.generation_id for ending in group],
+            tenants=[ending.tenant_id for ending in group],
+            attempts=[ending.attempt for ending in group],
+            terminals=[ending.terminal for ending in group],
+            worker=self._worker,
+        )
         ended = {row["generation_id"] for row in rows}
         return [ending.generation_id in ended for ending in group]
 
@@ -231,19 +229,17 @@ class Claims:
 
     async def heartbeat(self) -> Mapping[UUID, bool]:
         """Renew all leases of this worker. Returns what it still runs → whether its cancel was asked for."""
-        async with self._database.system() as session:
-            rows = await session.all(_HEARTBEAT, worker=self._worker, lease=self._lease_s)
+        rows = await self._database.at_once(_HEARTBEAT, worker=self._worker, lease=self._lease_s)
         return {row["generation_id"]: row["cancel_requested"] for row in rows}
 
     async def release(self, generation_ids: Sequence[UUID]) -> None:
         """Give these up: whoever asks next may have them at once."""
-        async with self._database.system() as session:
-            await session.execute(
-                "UPDATE work.claims SET lease_until = now(), worker = NULL"
-                " WHERE worker = :worker AND terminal IS NULL AND generation_id = ANY(:ids)",
-                worker=self._worker,
-                ids=list(generation_ids),
-            )
+        await self._database.at_once(
+            "UPDATE work.claims SET lease_until = now(), worker = NULL"
+            " WHERE worker = :worker AND terminal IS NULL AND generation_id = ANY(:ids)",
+            worker=self._worker,
+            ids=list(generation_ids),
+        )
 
     async def forget_old(self, keep_hours: int) -> int:
         """Delete what ended over ``keep_hours`` ago. Returns how many."""

@@ -47,6 +47,9 @@ class Database(Protocol):
     def system(self) -> AbstractAsyncContextManager[Session]:
         """The same across tenants, as far as this process's role may see them. Never for a tenant's request."""
 
+    async def at_once(self, sql: str, /, **parameters: Any) -> list[Row]:
+        """``system`` with this one statement in it: one round trip, where beginning and committing take two more."""
+
     async def ping(self) -> None:
         """Raises DatabaseUnavailable."""
 

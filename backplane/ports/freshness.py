@@ -95,6 +95,5 @@ class Freshness:
 
     async def _positions(self) -> dict[Partition, Position]:
         # Positions belong to no tenant, and say nothing of any.
-        async with self._database.system() as session:
-            rows = await session.all(_POSITIONS, topics=self._topics)
+        rows = await self._database.at_once(_POSITIONS, topics=self._topics)
         return {(row["topic"], row["partition"]): Position(row["ledger"], row["entry"]) for row in rows}

@@ -46,10 +46,10 @@ class Authenticator:
         known = self._remembered.get(digest)
         if known is not None and known[0] > self._clock():
             return known[2]
-        async with self._database.system() as session:
-            row = await session.one("SELECT * FROM control.find_key(:prefix)", prefix=key.prefix)
-        if row is None or not key.matches(row["secret_hash"], self._pepper):
+        rows = await self._database.at_once("SELECT * FROM control.find_key(:prefix)", prefix=key.prefix)
+        if not rows or not key.matches(rows[0]["secret_hash"], self._pepper):
             return None
+        row = rows[0]
         if row["revoked_at"] is not None or (row["expires_at"] is not None and row["expires_at"] <= datetime.now(UTC)):
             self._remembered.pop(digest, None)
             return None

@@ -84,6 +84,18 @@ async def test_it_tells_how_many_rows_it_touched(one_connection: PostgresDatabas
         await session.execute_many("no statement at all", [])
 
 
+async def test_a_statement_by_itself_is_committed(database: TestDatabase, owner: asyncpg.Connection) -> None:
+    adapter = PostgresDatabase(database.owner_url, pool_size=1)
+    tenant = new_id()
+    insert = "INSERT INTO control.tenants (tenant_id, name) VALUES (:id, 'acme') RETURNING name"
+    assert await adapter.at_once(insert, id=tenant) == [{"name": "acme"}]
+    assert await owner.fetchval("SELECT name FROM control.tenants WHERE tenant_id = $1", tenant) == "acme"
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await adapter.at_once(insert, id=tenant)
+    assert await is_clean(adapter)
+    await adapter.close()
+
+
 async def test_what_raises_is_undone(one_connection: PostgresDatabase) -> None:
     tenant = new_id()
     with pytest.raises(LookupError):
@@ -124,6 +136,19 @@ async def test_a_cancelled_statement_leaves_its_connection_clean(
         with pytest.raises(asyncio.CancelledError):
             await sleeping
         assert await is_clean(one_connection)
+        await until(owner, sleepers=0)
+
+
+async def test_a_cancelled_statement_by_itself_leaves_its_connection_clean(
+    one_connection: PostgresDatabase, owner: asyncpg.Connection
+) -> None:
+    for _ in range(3):
+        sleeping = asyncio.create_task(one_connection.at_once("SELECT pg_sleep(60)"))
+        await until(owner, sleepers=1)
+        sleeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sleeping
+        assert await one_connection.at_once("SELECT 1 AS one") == [{"one": 1}]
         await until(owner, sleepers=0)
 
 

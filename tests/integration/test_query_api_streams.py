@@ -13,9 +13,12 @@ import pytest
 import redis.asyncio
 
 from backplane.adapters.postgres.migrate import migrate
+from backplane.adapters.redis.frames import stream_name
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
+from backplane.security.principal import Principal
 from event_schemas.topics import EVENTS
+from query_api import readers
 from tests.conftest import PASSWORD, ROLES, TestDatabase, ValkeyServer, start_postgres, start_valkey
 from tests.integration.query_world import Caller, Event, World, batch, events, generation, serving, stream
 
@@ -373,12 +376,34 @@ async def test_a_stream_begins_before_the_projections_know_of_it_and_for_its_own
                 seen.append(event)
                 if event.name == "token":
                     break
-        assert [event.name for event in seen] == ["queued", "started", "token"]
-        assert seen[1].data == {"attempt": 1, "model": "m"}
+        assert [event.name for event in seen] == ["started", "token"]
+        assert seen[0].data == {"attempt": 1, "model": "m"}
         for other in (colleague, stranger):
             refused = await other.get(f"/v1/generations/{generation_id}/stream")
             assert refused.status_code == 503, refused.text
             assert "early" not in refused.text
+
+
+async def test_a_stream_that_nobody_reads_on_is_left(world: World, member: Caller) -> None:
+    generation_id = new_id()
+    owner = {"model": "m", "user_id": str(member.user_id), "key_id": str(member.key_id)}
+    world.writer.append(member.tenant_id, generation_id, Frame(Kind.STARTED, 1, 0, detail=owner))
+    await world.writer.flush()
+    principal = Principal(member.tenant_id, member.key_id, member.user_id, "member")
+    async with redis.asyncio.Redis.from_url(world.redis_url) as operator:
+
+        async def followers() -> int:
+            # Whoever comes next tells the server of those who left.
+            async with world.ports.streams.follow(member.tenant_id, new_id()):
+                ((_, count),) = await operator.pubsub_numsub(stream_name(member.tenant_id, generation_id))
+                return int(count)
+
+        steps = await readers.follow(world.ports, principal, generation_id, None)
+        assert await followers() == 1
+        del steps
+        async with asyncio.timeout(10):
+            while await followers():
+                await asyncio.sleep(0.01)
 
 
 async def test_what_stands_in_the_stream_does_not_undo_a_deletion(world: World, member: Caller) -> None:

@@ -110,14 +110,19 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
+        async with self._connection() as connection:
+            await connection.execute(begin)
+            yield connection
+            if await connection.execute("COMMIT") != "COMMIT":
+                raise LostTransaction("a statement failed and its error was dropped, so nothing was committed")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         with unavailable():
             pooled = await self._engine.raw_connection()
             connection: asyncpg.Connection = pooled.driver_connection  # type: ignore[assignment]
             try:
-                await connection.execute(begin)
                 yield connection
-                if await connection.execute("COMMIT") != "COMMIT":
-                    raise LostTransaction("a statement failed and its error was dropped, so nothing was committed")
             except BaseException:
                 undoing = asyncio.create_task(_undo(pooled, connection))
                 self._undoing.add(undoing)
@@ -133,9 +138,13 @@ class PostgresDatabase:
     def system(self) -> AbstractAsyncContextManager[PostgresSession]:
         return self._system()
 
+    async def at_once(self, sql: str, /, **parameters: Any) -> list[Row]:
+        # Postgres makes a transaction of a statement that stands alone.
+        async with self._connection() as connection:
+            return await PostgresSession(connection).all(sql, **parameters)
+
     async def ping(self) -> None:
-        async with self.system() as session:
-            await session.one("SELECT 1")
+        await self.at_once("SELECT 1")
 
     async def close(self) -> None:
         await asyncio.gather(*self._undoing)

@@ -79,6 +79,7 @@ async def test_killed_and_back(own_valkey: ValkeyServer) -> None:
         async with reader.follow(TENANT, generation) as live:
             writer.append(TENANT, generation, token(1))
             await until(live, Kind.TOKEN, 1)
+            await writer.flush()  # what is heard may not be confirmed yet, and would count as dropped too
             own_valkey.server.kill()
             with pytest.raises(StreamUnavailable):
                 async with asyncio.timeout(20):

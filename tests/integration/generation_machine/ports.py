@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
-from backplane.ports.database import DatabaseUnavailable, Session, TenantSession
+from backplane.ports.database import DatabaseUnavailable, Row, Session, TenantSession
 from backplane.ports.token_stream import Cursor, Frame
 from tests.integration.generation_machine.clock import StillLoop
 from tests.integration.generation_machine.process import Place, Process
@@ -33,6 +34,11 @@ class ProcessDatabase:
         call = self._process.call(Place.DATABASE, DatabaseUnavailable)
         async with call, self._loop.turn(), self._database.system() as session:
             yield session
+
+    async def at_once(self, sql: str, /, **parameters: Any) -> list[Row]:
+        call = self._process.call(Place.DATABASE, DatabaseUnavailable)
+        async with call, self._loop.turn():
+            return await self._database.at_once(sql, **parameters)
 
     async def ping(self) -> None:
         await self._database.ping()

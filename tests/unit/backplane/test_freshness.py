@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -31,11 +30,7 @@ class World:
             raise BusUnavailable("away by the test")
         return [Position(0, entry) if entry else None for entry in self.newest]
 
-    @asynccontextmanager
-    async def system(self) -> AsyncIterator[World]:
-        yield self
-
-    async def all(self, sql: str, **parameters: Any) -> list[Row]:
+    async def at_once(self, sql: str, **parameters: Any) -> list[Row]:
         self.asked_database += 1
         await asyncio.sleep(0)
         return [
