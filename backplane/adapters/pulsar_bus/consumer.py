@@ -31,10 +31,12 @@ class Consumer(ABC):
         self._watch_s = watch_s
         self._left = left
         self._arrived: deque[Message] = deque()
-        self._waiting = 0
+        self._asked_for = 0
+        """Messages that those who wait would take."""
         self._changed = asyncio.Event()
         self._ended: BusError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[None]] = set()
         self._cut_off: dict[Partition, float] = {}
 
     def start(self) -> None:
@@ -43,7 +45,7 @@ class Consumer(ABC):
         self._run(self._watch())
 
     async def receive(self, limit: int = 1) -> Sequence[Message]:
-        self._waiting += 1
+        self._asked_for += limit
         try:
             while not self._arrived:
                 if self._ended is not None:
@@ -52,7 +54,7 @@ class Consumer(ABC):
                 self._wanted()
                 await self._changed.wait()
         finally:
-            self._waiting -= 1
+            self._asked_for -= limit
         taken = [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
         self._taken()
         return taken
@@ -70,7 +72,10 @@ class Consumer(ABC):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*(partition.close() for partition in self._partitions.values()))
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # A receive that is cancelled while its partition is open could be given a message that nobody sees.
+            for reading in self._reading:
+                reading.cancel()
+            await asyncio.gather(*tasks, *self._reading, return_exceptions=True)
             self._left()
 
     @abstractmethod
@@ -90,12 +95,20 @@ class Consumer(ABC):
         self._changed.set()
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
+        self._start(work, self._tasks)
+
+    def _read(self, work: Coroutine[None, None, None]) -> None:
+        """Run what receives; it is left alone until its partition is closed."""
+        self._start(work, self._reading)
+
+    def _start(self, work: Coroutine[None, None, None], kind: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
+        kind.add(task)
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._reading.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Nobody would read a partition any more, unseen. Whoever receives is told, and joins anew.
             level = logging.WARNING if isinstance(error, BusError) else logging.ERROR

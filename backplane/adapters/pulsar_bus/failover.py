@@ -67,7 +67,7 @@ class FailoverConsumer(Consumer):
 
     def _joined(self, partition: Partition) -> None:
         self._progress[partition] = _Progress()
-        self._run(self._read(partition))
+        self._read(self._receive(partition))
 
     def _wanted(self) -> None:
         """Nothing to do: partitions are read ahead."""
@@ -76,12 +76,8 @@ class FailoverConsumer(Consumer):
         if len(self._arrived) < self._room:
             self._has_room.set()
 
-    async def _read(self, partition: Partition) -> None:
-        while True:
-            # Shielded, since a message that arrives for a cancelled receive is held by the client and never seen.
-            delivery = await asyncio.shield(asyncio.ensure_future(partition.receive()))
-            if delivery is None:
-                return
+    async def _receive(self, partition: Partition) -> None:
+        while (delivery := await partition.receive()) is not None:
             await self._arrive(partition, *delivery)
 
     async def _arrive(self, partition: Partition, message: Message, id: MessageId) -> None:

@@ -52,7 +52,7 @@ class SharedConsumer(Consumer):
             self._run(self._give_back(*held, delay))
 
     def _joined(self, partition: Partition) -> None:
-        if self._waiting:
+        if self._asked_for:
             self._ask(partition)
 
     def _wanted(self) -> None:
@@ -62,14 +62,15 @@ class SharedConsumer(Consumer):
 
     def _ask(self, partition: Partition) -> None:
         self._asked.add(partition)
-        self._run(self._receive(partition))
+        self._read(self._receive(partition))
 
     async def _receive(self, partition: Partition) -> None:
-        # Shielded, since a message that arrives for a cancelled receive is held by the client and never seen.
-        delivery = await asyncio.shield(asyncio.ensure_future(partition.receive()))
-        self._asked.discard(partition)
-        if delivery is not None:
+        while (delivery := await partition.receive()) is not None:
             self._arrive(partition, delivery)
+            # Asked again at once where more are wanted: whoever waits is some turns of the event loop away from it.
+            if len(self._arrived) >= self._asked_for:
+                break
+        self._asked.discard(partition)
 
     def _arrive(self, partition: Partition, delivery: Delivery) -> None:
         message, id = delivery
@@ -77,7 +78,7 @@ class SharedConsumer(Consumer):
         if any(place(each) == place(message) for each in self._arrived):
             return  # it waits here still, and the connection was lost meanwhile
         self._hand_out(message)
-        if not self._waiting:
+        if not self._asked_for:
             self._run(self._give_back_unless_taken(message))
 
     def _taken(self) -> None:
