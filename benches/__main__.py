@@ -70,7 +70,7 @@ def bench(
         typer.Option(help="postgres, pulsar or both, with a comma. None: both where java and mvn are there."),
     ] = None,
     streams: Annotated[str, typer.Option(help="How many streams at a time, one load each.")] = "1,64,256",
-    tokens: Annotated[int, typer.Option(min=2, max=10_000, help="Tokens of each stream, 50 a second.")] = 100,
+    tokens: Annotated[int, typer.Option(min=2, max=10_000, help="Tokens of each stream, 50 a second.")] = 250,
     seconds: Annotated[float, typer.Option(min=1, max=600, help="How long each load is measured.")] = 10.0,
     events: Annotated[
         int, typer.Option(min=100, max=10_000_000, help="Events that are projected and replayed.")

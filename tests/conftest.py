@@ -31,6 +31,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedS
     return SharedServers(config, log)
 
 
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell that runs us in the background has us ignore it, and so would all that a test starts and interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     chaos = parser.getgroup("chaos", "kill -9 at random (tests/chaos)")
     chaos.addoption("--chaos-seconds", type=float, default=25.0, help="how long processes are killed")

@@ -77,6 +77,7 @@ def test_a_signal_ends_all_that_it_started(number: signal.Signals, temporary: Pa
         output, errors = process.communicate(timeout=90)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert output == ""
     assert "benches: stopped, and all that it started" in errors.splitlines()
