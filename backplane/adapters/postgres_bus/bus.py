@@ -134,6 +134,7 @@ class PostgresBus:
 
     async def close(self) -> None:
         """Finish what was handed over to be published, leave all subscriptions, and close the connections."""
+        await self._topics.settled()
         await self._publishing.drain()
         for consumer in list(self._consumers):
             await consumer.close()

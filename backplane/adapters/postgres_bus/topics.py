@@ -36,6 +36,10 @@ class Topics:
             looking.add_done_callback(lambda _: self._looking.pop(name))
         return await asyncio.shield(looking)
 
+    async def settled(self) -> None:
+        """Return once no look-up is under way, not even one that nobody waits for any more."""
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+
     async def _look_up(self, name: str) -> Topic:
         rows = await self._connections.fetch("SELECT topic_id, partitions FROM bus.topics WHERE name = $1", name)
         if not rows:

@@ -79,6 +79,19 @@ async def test_a_refused_message_does_not_harm_those_beside_it(bus: Bus, topic: 
     assert payloads(await bus.read(topic, 0, after=None, limit=10)) == [b"before", b"after"]
 
 
+async def test_closing_leaves_nothing_of_a_first_publish_that_was_cancelled(
+    bus_factory: BusFactory, topic: str
+) -> None:
+    fresh = bus_factory()  # has to look the topic up first
+    before = asyncio.all_tasks()
+    impatient = asyncio.create_task(fresh.publish(topic, b"too late"))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.gather(impatient, return_exceptions=True)
+    await fresh.close()
+    assert asyncio.all_tasks() - before == set()
+
+
 async def test_a_caller_that_is_cancelled_takes_nobody_with_it(bus: Bus, topic: str) -> None:
     await bus.publish(topic, b"first", partition=0)
     impatient = asyncio.create_task(bus.publish(topic, b"maybe", partition=0))
