@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from backplane.adapters.postgres_bus.connections import Connections
 from backplane.ports.bus import UnknownTopic
 from backplane.ports.partitioning import Partitioned
+from backplane.ports.single_flight import SingleFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +21,17 @@ class Topics:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._known: dict[str, Topic] = {}
-        self._looking: dict[str, asyncio.Task[Topic]] = {}
+        self._looking_up = SingleFlight(self._look_up)
 
     async def get(self, name: str) -> Topic:
         """Raises UnknownTopic, BusUnavailable."""
         known = self._known.get(name)
-        if known is not None:
-            return known
-        # Those who ask at the same time share one look-up and go on in the order in which they asked, so that the
-        # first messages of a process keep theirs.
-        looking = self._looking.get(name)
-        if looking is None:
-            looking = self._looking[name] = asyncio.create_task(self._look_up(name))
-            looking.add_done_callback(lambda _: self._looking.pop(name))
-        return await asyncio.shield(looking)
+        # Shared, so that the first messages of a process keep their order.
+        return known if known is not None else await self._looking_up.get(name)
 
     async def settled(self) -> None:
-        """Return once no look-up is under way, not even one that nobody waits for any more."""
-        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        """Return once no look-up is under way."""
+        await self._looking_up.settled()
 
     async def _look_up(self, name: str) -> Topic:
         rows = await self._connections.fetch("SELECT topic_id, partitions FROM bus.topics WHERE name = $1", name)

@@ -12,6 +12,7 @@ from backplane.adapters.pulsar_bus.address import PulsarAddress
 from backplane.adapters.pulsar_bus.errors import translated
 from backplane.ports.bus import UnknownTopic
 from backplane.ports.partitioning import Partitioned
+from backplane.ports.single_flight import SingleFlight
 
 _FRESH_S = 10.0
 """How long a topic's number of partitions is believed; more may be added while we run."""
@@ -25,7 +26,9 @@ class Broker:
         self.timeout_s = timeout_s
         self._opened: Client | None = None
         self._known: dict[str, tuple[Partitioned, float]] = {}
-        self._looking: dict[str, asyncio.Task[Partitioned]] = {}
+        # Those who look the same topic up at the same time share it, so that the first messages of a process keep
+        # their order.
+        self._looking_up = SingleFlight(self.look_up)
 
     @property
     def client(self) -> Client:
@@ -47,21 +50,12 @@ class Broker:
         """The topic as it was lately. Raises UnknownTopic, BusUnavailable, BusRefused."""
         known = self._known.get(name)
         if known is None:
-            return await asyncio.shield(self._looking_up(name))
+            return await self._looking_up.get(name)
         topic, looked_up = known
         if asyncio.get_running_loop().time() - looked_up > _FRESH_S:
             # Nobody waits for this: partitions are added, and what they were stays right.
-            self._looking_up(name).add_done_callback(lambda looking: looking.cancelled() or looking.exception())
+            self._looking_up.begin(name)
         return topic
-
-    def _looking_up(self, name: str) -> asyncio.Task[Partitioned]:
-        # Those who ask at the same time share one look-up and go on in the order in which they asked, so that the
-        # first messages of a process keep theirs.
-        looking = self._looking.get(name)
-        if looking is None:
-            looking = self._looking[name] = asyncio.create_task(self.look_up(name))
-            looking.add_done_callback(lambda _: self._looking.pop(name))
-        return looking
 
     async def look_up(self, name: str) -> Partitioned:
         """Ask the broker, whatever is remembered. Raises UnknownTopic, BusUnavailable, BusRefused."""
@@ -81,12 +75,10 @@ class Broker:
         return topic
 
     async def close(self) -> None:
-        for looking in self._looking.values():
-            looking.cancel()
-        await asyncio.gather(*self._looking.values(), return_exceptions=True)
         if self._opened is not None:
             try:
                 async with asyncio.timeout(self.timeout_s):
+                    await self._looking_up.settled()
                     await self._opened.close()
             except (PulsarException, TimeoutError):
                 self._opened.shutdown()

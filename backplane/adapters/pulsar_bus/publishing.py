@@ -61,6 +61,8 @@ class Publishing:
         making = self._producers.get(place)
         if making is None:
             making = self._producers[place] = asyncio.create_task(self._make(place))
+            # Whoever waited for it may be gone when it fails; the next one hears of it, and begins anew.
+            making.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return await asyncio.shield(making)
 
     async def _make(self, place: _Place) -> Producer:
