@@ -12,12 +12,14 @@ from backplane.ports.bus import Publisher
 from backplane.ports.identifiers import new_id
 from benches.installation import POOL
 from event_schemas import topics
+from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.envelope import Envelope
-from event_schemas.generation import ChatMessage, Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import Parameters, PromptContent, SubmitPrompt
 from event_schemas.payload import Usage
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
+from workers.inference.port import Delta
 
 TOKENS = 20
 """Of each answer."""
@@ -99,7 +101,7 @@ def facts(talk: _Talk, parent: UUID | None) -> list[AnyEnvelope]:
     words = words_of(prompt.generation_id)
     deltas = Deltas()
     for word in words:
-        deltas.append(word)
+        deltas.append(Delta(word))
     return [
         command,
         said.started(1),

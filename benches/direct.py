@@ -9,7 +9,8 @@ import orjson
 
 from benches.answer import COMPLETED, Answer, Broken
 from benches.load import PROMPT, Load
-from event_schemas.generation import ChatMessage, Parameters
+from event_schemas.chat import ChatMessage
+from event_schemas.generation import Parameters
 from workers.inference.port import Backend, BackendError, Delta, InferenceRequest
 from workers.inference.scripted import ScriptedBackend
 

@@ -50,7 +50,7 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
         )
     window = settings.pools[name].context_window
     if window is not None:
-        least_tokens = sum(len(message.content.encode()) for message in written) // _MOST_BYTES_A_TOKEN
+        least_tokens = sum(len(message.text.encode()) for message in written) // _MOST_BYTES_A_TOKEN
         if least_tokens >= window:
             raise Refused(
                 "context-length-exceeded",

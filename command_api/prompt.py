@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
-from event_schemas.generation import ChatMessage, Parameters, PromptContent, Role, SubmitPrompt
-
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not contain the character U+0000, which cannot be stored")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must not contain half of a surrogate pair, which is no character") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_storable)]
+from command_api.message_body import Body, MessageBody, NamedToolBody, ResponseFormatBody, Text, ToolBody
+from event_schemas.chat import ChatMessage
+from event_schemas.generation import Parameters, PromptContent, SubmitPrompt
 
 _CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
 _GENERATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
 _MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MessageBody(_Body):
-    role: Role = Field(description="who wrote it", examples=["user"])
-    content: Text = Field(min_length=1, description="what was written", examples=["Why is the sky blue?"])
-
-
-class ParametersBody(_Body):
+class ParametersBody(Body):
     """How the model is to be sampled. What is left out is the backend's own choice."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"temperature": 0.7, "max_tokens": 256}]})
@@ -54,9 +34,16 @@ class ParametersBody(_Body):
         (), max_length=16, description="the answer ends before any of these", examples=[["\n\n"]]
     )
     seed: int | None = Field(None, ge=0, le=2**32 - 2, description="the same seed samples the same way")
+    tool_choice: Literal["auto", "none", "required"] | NamedToolBody | None = Field(
+        None, description="whether the model has to ask for a tool, or for which one"
+    )
+    parallel_tool_calls: bool | None = Field(None, description="the model may ask for several tools at once")
+    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = Field(
+        None, description="how much the model thinks before it speaks"
+    )
 
 
-class PromptBody(_Body):
+class PromptBody(Body):
     """A prompt. `messages` and `input` are two ways to say the same; `input` is one message of a user.
 
     Where it goes: without `conversation_id` a conversation begins. With it, and without `parent_message_id`, the
@@ -93,6 +80,8 @@ class PromptBody(_Body):
     parameters: ParametersBody = Field(
         default_factory=lambda: ParametersBody.model_validate({}), description="how the model is to be sampled"
     )
+    tools: tuple[ToolBody, ...] = Field((), max_length=128, description="what the model may ask its client to run")
+    response_format: ResponseFormatBody | None = Field(None, description="the answer has to be JSON; none: any text")
     metadata: dict[Annotated[Text, Field(min_length=1, max_length=64)], Text] = Field(
         default_factory=dict, max_length=64, description="yours; returned with the generation, read by nobody"
     )
@@ -103,8 +92,10 @@ class PromptBody(_Body):
             raise ValueError("give either `input` or `messages`, not both")
         if self.input is None and not self.messages and self.parent_message_id is None:
             raise ValueError("give `input`, `messages`, or a `parent_message_id` to answer again")
-        if self.messages and self.messages[-1].role != "user":
-            raise ValueError("the last of `messages` must be a user's")
+        if self.messages and self.messages[-1].role not in ("user", "tool"):
+            raise ValueError("the last of `messages` must be a user's or a tool's")
+        if self.parameters.tool_choice not in (None, "none") and not self.tools:
+            raise ValueError("`tool_choice` needs `tools`")
         return self
 
     def as_given(self) -> bytes:
@@ -126,7 +117,7 @@ class PromptBody(_Body):
         system = () if self.system is None else (ChatMessage(role="system", content=self.system),)
         if self.input is not None:
             return (*system, ChatMessage(role="user", content=self.input))
-        return (*system, *(ChatMessage(role=one.role, content=one.content) for one in self.messages))
+        return (*system, *(one.message() for one in self.messages))
 
 
 class Accepted(BaseModel):
@@ -192,5 +183,10 @@ def command_of(
         model=model,
         pool=pool,
         parameters=Parameters(**values),
-        content=PromptContent(messages=written, metadata=dict(body.metadata)),
+        content=PromptContent(
+            messages=written,
+            metadata=dict(body.metadata),
+            tools=tuple(one.tool() for one in body.tools),
+            response_format=None if body.response_format is None else body.response_format.response_format(),
+        ),
     )

@@ -21,8 +21,9 @@ from command_api import conversations
 from command_api.admission import Refused
 from command_api.conversations import NoSuch
 from command_api.idempotency import MOST_CHARACTERS, KeyReused
+from command_api.message_body import Text
 from command_api.outbox import Relay
-from command_api.prompt import Accepted, PromptBody, Text
+from command_api.prompt import Accepted, PromptBody
 from command_api.refusals import Refusals
 from command_api.submission import ProjectionsLag, Submission
 

@@ -7,18 +7,10 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from event_schemas.chat import AnswerContent, ChatMessage, NamedTool, Piece, ResponseFormat, Tool
 from event_schemas.payload import AboutGeneration, Content, Payload, Usage
 
-Role = Literal["system", "user", "assistant"]
-
-
-class ChatMessage(BaseModel):
-    """One message as a person or a model wrote it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    role: Role
-    content: str
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Parameters(BaseModel):
@@ -35,11 +27,16 @@ class Parameters(BaseModel):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = Field(default=None, description="may ask for several tools at once")
+    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
 
 
 class PromptContent(Content):
     messages: tuple[ChatMessage, ...]
     metadata: dict[str, str] = Field(default_factory=dict, description="the client's own; returned, never read")
+    tools: tuple[Tool, ...] = ()
+    response_format: ResponseFormat | None = None
 
 
 class SubmitPrompt(AboutGeneration):
@@ -49,7 +46,7 @@ class SubmitPrompt(AboutGeneration):
     ``generation_id``: a generation and the message it writes are one thing, so they share an id.
     """
 
-    wire_name: ClassVar[str] = "prompt.submit.v1"
+    wire_name: ClassVar[str] = "prompt.submit.v2"
 
     conversation_id: UUID
     parent_message_id: UUID | None = Field(description="the message this prompt answers; None begins a conversation")
@@ -116,7 +113,7 @@ class GenerationRestarted(AboutGeneration):
 class AttemptLost(AboutGeneration):
     """An attempt whose worker was lost. What it used can only be estimated."""
 
-    wire_name: ClassVar[str] = "attempt.lost.v1"
+    wire_name: ClassVar[str] = "attempt.lost.v2"
 
     attempt: int = Field(ge=1)
     user_id: UUID | None
@@ -126,26 +123,17 @@ class AttemptLost(AboutGeneration):
 
 
 class TokensContent(Content):
-    deltas: tuple[str, ...]
+    deltas: tuple[Piece, ...]
 
 
 class TokensEmitted(AboutGeneration):
     """Deltas ``first_seq … first_seq + len(deltas) - 1`` of one attempt, coalesced about four times a second."""
 
-    wire_name: ClassVar[str] = "tokens.emitted.v1"
+    wire_name: ClassVar[str] = "tokens.emitted.v2"
 
     attempt: int = Field(ge=1)
     first_seq: int = Field(ge=1, description="seq counts the backend's deltas from 1 in each attempt")
     content: TokensContent
-
-
-class AnswerContent(Content):
-    """The answer, whole or as far as it came."""
-
-    text: str
-    delta_lengths: tuple[int, ...] = Field(
-        description="length of each delta in code points, so that a finished answer streams as it was written"
-    )
 
 
 class _Ended(AboutGeneration):
@@ -159,22 +147,22 @@ class _Ended(AboutGeneration):
 
 
 class GenerationCompleted(_Ended):
-    wire_name: ClassVar[str] = "generation.completed.v1"
+    wire_name: ClassVar[str] = "generation.completed.v2"
 
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     first_token_ms: int = Field(ge=0, description="from the attempt's start to its first delta")
     duration_ms: int = Field(ge=0, description="from the attempt's start to its end")
 
 
 class GenerationFailed(_Ended):
-    wire_name: ClassVar[str] = "generation.failed.v1"
+    wire_name: ClassVar[str] = "generation.failed.v2"
 
     reason: str = Field(description="stable, such as `context_length_exceeded` or `attempts_exhausted`")
     detail: str = Field(description="for people; carries no secret and no prompt text")
 
 
 class GenerationCancelled(_Ended):
-    wire_name: ClassVar[str] = "generation.cancelled.v1"
+    wire_name: ClassVar[str] = "generation.cancelled.v2"
 
 
 Terminal = GenerationCompleted | GenerationFailed | GenerationCancelled

@@ -26,7 +26,7 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     wire_name: ClassVar[str] = ""
-    """Stable name on the wire, such as ``generation.completed.v1``. Never a class path."""
+    """Stable name on the wire, such as ``generation.completed.v2``. Never a class path."""
 
     def subject(self) -> str:
         """The CloudEvents subject: what the payload is about, as ``kind:uuid``."""
@@ -52,9 +52,11 @@ class Usage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    input_tokens: int = Field(ge=0)
-    output_tokens: int = Field(ge=0)
+    input_tokens: int = Field(ge=0, description="all of them, cached ones too")
+    output_tokens: int = Field(ge=0, description="all of them, those of reasoning too")
     source: str = Field(
         pattern="^(provider|estimated)$",
         description="`provider`: the backend said so; `estimated`: counted from what was seen of a lost attempt",
     )
+    cached_input_tokens: int = Field(default=0, ge=0, description="of the input: what the provider had in its cache")
+    reasoning_tokens: int = Field(default=0, ge=0, description="of the output: what was thought and not said")

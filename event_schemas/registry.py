@@ -39,7 +39,7 @@ EVENTS: tuple[type[Payload], ...] = (
 
 @lru_cache(maxsize=256)
 def split(wire_name: str) -> tuple[str, int]:
-    """``generation.completed.v1`` → ``("generation.completed", 1)``.
+    """``generation.completed.v2`` → ``("generation.completed", 1)``.
 
     Raises:
         ValueError: it is not a wire name.

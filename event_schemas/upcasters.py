@@ -12,7 +12,21 @@ from typing import Any
 Raw = dict[str, Any]
 Upcaster = Callable[[Raw], Raw]
 
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+
+def _only_wider(data: Raw) -> Raw:
+    """The newer version allows more; what the older one said means the same in it."""
+    return data
+
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    # Tools, images and reasoning: messages of parts, tool calls, deltas that are not text, more ways to finish.
+    ("prompt.submit", 1): _only_wider,
+    ("tokens.emitted", 1): _only_wider,
+    ("attempt.lost", 1): _only_wider,
+    ("generation.completed", 1): _only_wider,
+    ("generation.failed", 1): _only_wider,
+    ("generation.cancelled", 1): _only_wider,
+}
 
 
 def upcast(base: str, version: int, newest: int, data: Raw, steps: dict[tuple[str, int], Upcaster] = UPCASTERS) -> Raw:

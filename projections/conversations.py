@@ -106,7 +106,7 @@ def _with_title(row: Row, prompt: SubmitPrompt) -> Row:
 
 
 def _title(content: PromptContent) -> str | None:
-    said = next((message.content for message in content.messages if message.role == "user"), "")
+    said = next((message.text for message in content.messages if message.role == "user"), "")
     return " ".join(said.split())[:TITLE_LENGTH].rstrip() or None
 
 

@@ -39,6 +39,8 @@ TABLE = Table(
         "detail": "text",
         "input_tokens": "integer",
         "output_tokens": "integer",
+        "cached_input_tokens": "integer",
+        "reasoning_tokens": "integer",
         "usage_source": "text",
         "first_token_ms": "integer",
         "duration_ms": "integer",
@@ -112,6 +114,8 @@ def _ended(row: Row, end: Terminal, envelope: AnyEnvelope) -> Row:
         "key_id": end.key_id,
         "input_tokens": end.usage.input_tokens,
         "output_tokens": end.usage.output_tokens,
+        "cached_input_tokens": end.usage.cached_input_tokens,
+        "reasoning_tokens": end.usage.reasoning_tokens,
         "usage_source": end.usage.source,
         "ended_at": envelope.time,
     }

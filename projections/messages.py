@@ -31,7 +31,11 @@ TABLE = Table(
         "generation_id": "uuid",
         "role": "text",
         "content": "text",
-        "delta_lengths": "integer[]",
+        "parts": "jsonb",
+        "tool_calls": "jsonb",
+        "tool_call_id": "text",
+        "reasoning": "text",
+        "delta_lengths": "jsonb",
         "status": "text",
         "model": "text",
         "attempt": "integer",
@@ -42,6 +46,9 @@ TABLE = Table(
     key=("tenant_id", "id"),
     selected_by=("conversation_id",),
 )
+
+_WRITTEN = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths")
+"""What is erased with the conversation."""
 
 COMPLETE = "complete"
 """Status of a message that a person wrote. An answer's is its generation's."""
@@ -97,7 +104,7 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | 
             row = _answered(key, row, stage, envelope.time)
     if row is None or not conversations.is_deleted(conversation):
         return row
-    return {**row, "content": None, "delta_lengths": None, "erased": True}
+    return {**row, **dict.fromkeys(_WRITTEN), "erased": True}
 
 
 def _written(key: Key, prompt: SubmitPrompt, time: datetime) -> Row | None:
@@ -108,7 +115,10 @@ def _written(key: Key, prompt: SubmitPrompt, time: datetime) -> Row | None:
     return _new(key, prompt.conversation_id, prompt.generation_id) | {
         "parent_message_id": prompt.input_message_ids[ordinal - 1] if ordinal else prompt.parent_message_id,
         "role": message.role,
-        "content": message.content,
+        "content": message.text,
+        "parts": None if isinstance(message.content, str) else [part.model_dump() for part in message.content],
+        "tool_calls": [call.model_dump() for call in message.tool_calls] or None,
+        "tool_call_id": message.tool_call_id,
         "status": COMPLETE,
         "ordinal": ordinal,
         "created_at": time,
@@ -133,7 +143,13 @@ def _answered(key: Key, row: Row | None, stage: _Stage, time: datetime) -> Row:
         case _ if was_ended:
             return row
         case _:
-            return {**row, "content": stage.content.text, "delta_lengths": list(stage.content.delta_lengths)}
+            return {
+                **row,
+                "content": stage.content.text,
+                "tool_calls": [call.model_dump() for call in stage.content.tool_calls] or None,
+                "reasoning": stage.content.reasoning or None,
+                "delta_lengths": list(stage.content.delta_lengths),
+            }
 
 
 def _new(key: Key, conversation_id: UUID, generation_id: UUID) -> Row:

@@ -26,6 +26,8 @@ TABLE = Table(
         "model": "text",
         "input_tokens": "integer",
         "output_tokens": "integer",
+        "cached_input_tokens": "integer",
+        "reasoning_tokens": "integer",
         "source": "text",
         "at": "timestamptz",
     },
@@ -53,6 +55,8 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
                 "model": attempt.model,
                 "input_tokens": attempt.usage.input_tokens,
                 "output_tokens": attempt.usage.output_tokens,
+                "cached_input_tokens": attempt.usage.cached_input_tokens,
+                "reasoning_tokens": attempt.usage.reasoning_tokens,
                 "source": attempt.usage.source,
                 "at": envelope.time,
             }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backplane.ports.token_stream import Cursor, Frame, Kind
+from event_schemas.chat import Piece
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -20,7 +21,7 @@ class Step(NamedTuple):
 
     event: str
     cursor: Cursor
-    deltas: Sequence[str] = ()
+    deltas: Sequence[Piece] = ()
     detail: Mapping[str, Any] = _NOTHING
 
 

@@ -76,7 +76,7 @@ To = Annotated[
 
 EventType = Annotated[
     str | None,
-    Query(max_length=200, description="wire name of the type", examples=["generation.completed.v1"]),
+    Query(max_length=200, description="wire name of the type", examples=["generation.completed.v2"]),
     AfterValidator(_storable),
 ]
 Subject = Annotated[

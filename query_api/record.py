@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
 from backplane.ports.database import Database, Row, TenantSession
 from backplane.ports.token_stream import Cursor, Frame, Kind
+from event_schemas.chat import Length, pieces
 from query_api import sql
 from query_api.sql import Eyes
 
@@ -75,12 +75,10 @@ def _started(row: Row) -> Iterator[Frame]:
 
 def finished_tokens(row: Row, after: int) -> Iterator[Frame]:
     """The deltas of a finished answer that follow seq ``after``, as they were written, many to a frame."""
-    text, lengths = row["content"] or "", row["delta_lengths"] or []
-    ends = list(accumulate(lengths, initial=0))
-    for first in range(after, len(lengths), MOST_DELTAS):
-        last = min(first + MOST_DELTAS, len(lengths))
-        deltas = [text[ends[place] : ends[place + 1]] for place in range(first, last)]
-        yield Frame(Kind.TOKEN, row["attempt"], last, deltas)
+    written = pieces(row["content"] or "", row["delta_lengths"] or (), row["reasoning"] or "", row["tool_calls"] or ())
+    for first in range(after, len(written), MOST_DELTAS):
+        deltas = written[first : first + MOST_DELTAS]
+        yield Frame(Kind.TOKEN, row["attempt"], first + len(deltas), deltas)
 
 
 def _ending(row: Row) -> Frame:
@@ -90,6 +88,8 @@ def _ending(row: Row) -> Frame:
             "input_tokens": row["input_tokens"],
             "output_tokens": row["output_tokens"],
             "source": row["usage_source"],
+            "cached_input_tokens": row["cached_input_tokens"],
+            "reasoning_tokens": row["reasoning_tokens"],
         },
     }
     kind = _ENDINGS[row["status"]]
@@ -97,5 +97,5 @@ def _ending(row: Row) -> Frame:
         detail["finish_reason"] = row["finish_reason"]
     if kind is Kind.FAILED:
         detail |= {"reason": row["reason"], "detail": row["detail"]}
-    lengths: Sequence[int] = row["delta_lengths"] or ()
+    lengths: Sequence[Length] = row["delta_lengths"] or ()
     return Frame(kind, row["attempt"], len(lengths), detail=detail)

@@ -49,8 +49,8 @@ _MINE_BY_KEY = (
 
 _GENERATION = f"""
     SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.metadata, g.finish_reason, g.reason,
-           g.detail, g.input_tokens, g.output_tokens, g.usage_source, g.first_token_ms, g.duration_ms, g.created_at,
-           g.started_at, g.ended_at, m.content
+           g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
+           g.first_token_ms, g.duration_ms, g.created_at, g.started_at, g.ended_at, m.content, m.tool_calls, m.reasoning
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     WHERE NOT EXISTS (
@@ -65,7 +65,8 @@ async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) ->
 
 _STANDING = f"""
     SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
-           g.usage_source, m.content, m.delta_lengths, g.is_mine AND NOT EXISTS (
+           g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
+           m.content, m.reasoning, m.tool_calls, m.delta_lengths, g.is_mine AND NOT EXISTS (
              SELECT FROM read_models.conversations c
              WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted) AS is_visible
     FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine
@@ -141,7 +142,9 @@ async def conversation(session: TenantSession, eyes: Eyes, conversation_id: UUID
 
 
 _MESSAGES = """
-    SELECT id, parent_message_id, role, content, status, model, generation_id, created_at FROM read_models.messages
+    SELECT id, parent_message_id, role, content, parts, tool_calls, tool_call_id, reasoning, status, model,
+           generation_id, created_at
+    FROM read_models.messages
     WHERE tenant_id = :tenant AND conversation_id = :id ORDER BY created_at, generation_id, ordinal
 """
 
@@ -166,6 +169,8 @@ async def usage(
     return await session.all(
         f"""SELECT {_GROUPS[group_by]} AS group, count(DISTINCT generation_id) AS generations, count(*) AS attempts,
                    sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+                   sum(cached_input_tokens)::bigint AS cached_input_tokens,
+                   sum(reasoning_tokens)::bigint AS reasoning_tokens,
                    (count(*) FILTER (WHERE source = 'estimated')) AS estimated_attempts
             FROM read_models.usage
             WHERE tenant_id = :tenant AND at >= :since AND at < :until AND {_MINE_BY_KEY}

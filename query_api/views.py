@@ -9,6 +9,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from backplane.ports.database import Row
+from event_schemas.chat import Part, Role
+from event_schemas.generation import FinishReason
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 
@@ -27,8 +29,18 @@ class UsageView(_View):
     input_tokens: int = Field(description="tokens of the prompt and its history", examples=[24])
     output_tokens: int = Field(description="tokens of the answer", examples=[128])
     source: Literal["provider", "estimated"] = Field(
-        description="`provider`: the backend counted; `estimated`: the attempt was lost", examples=["provider"]
+        description="`provider`: the backend counted; `estimated`: it did not come to count", examples=["provider"]
     )
+    cached_input_tokens: int = Field(description="of the input: what the provider had in its cache", examples=[0])
+    reasoning_tokens: int = Field(description="of the output: what was thought and not said", examples=[0])
+
+
+class ToolCallView(_View):
+    """The model asks its client to run a tool; answer with a message of the role `tool`."""
+
+    id: str = Field(description="what the answer names as `tool_call_id`", examples=["call_abc123"])
+    name: str = Field(description="the tool", examples=["get_weather"])
+    arguments: str = Field(description="JSON as the model wrote it", examples=['{"city": "Bonn"}'])
 
 
 class GenerationView(_View):
@@ -44,8 +56,12 @@ class GenerationView(_View):
         description="the answer, once it has ended, as far as it came; follow the stream for it before that",
         examples=["Hello there."],
     )
-    finish_reason: Literal["stop", "length"] | None = Field(
-        description="of a completed one: it came to its end, or to the limit of tokens", examples=["stop"]
+    tool_calls: list[ToolCallView] | None = Field(description="what tools it asks for; null: none")
+    reasoning: str | None = Field(description="what the model thought, where it says so", examples=[None])
+    finish_reason: FinishReason | None = Field(
+        description="of a completed one: it came to its end, to the limit of tokens, asks for tools, or was filtered by"
+        " the provider",
+        examples=["stop"],
     )
     reason: str | None = Field(description="of a failed one: stable, for programs", examples=["attempts_exhausted"])
     detail: str | None = Field(description="of a failed one: for people", examples=["The worker was lost three times."])
@@ -70,6 +86,8 @@ class GenerationView(_View):
             "input_tokens": row["input_tokens"],
             "output_tokens": row["output_tokens"],
             "source": row["usage_source"],
+            "cached_input_tokens": row["cached_input_tokens"],
+            "reasoning_tokens": row["reasoning_tokens"],
         }
         return cls.model_validate(
             {
@@ -106,16 +124,24 @@ class MessageView(_View):
     parent_message_id: UUID | None = Field(
         description="what it answers or goes on from; siblings are edits and regenerations", examples=[_MESSAGE]
     )
-    role: Literal["system", "user", "assistant"] = Field(description="who speaks", examples=["assistant"])
-    content: str | None = Field(
-        description="the text; null while an answer is being written", examples=["Hello there."]
+    role: Role = Field(description="who speaks", examples=["assistant"])
+    content: str | list[Part] | None = Field(
+        description="the text, or its parts as they were submitted; null while an answer is being written",
+        examples=["Hello there."],
     )
+    tool_calls: list[ToolCallView] | None = Field(description="of an assistant's: what tools it asks for; null: none")
+    tool_call_id: str | None = Field(description="of a tool's: the call that it answers", examples=[None])
+    reasoning: str | None = Field(description="of an answer: what the model thought", examples=[None])
     status: Literal["complete"] | Status = Field(
         description="`complete` for what was written by people; an answer's is its generation's", examples=["completed"]
     )
     model: str | None = Field(description="of an answer: the model", examples=["gemma-3-270m"])
     generation_id: UUID = Field(description="the generation it came with", examples=[_GENERATION])
     created_at: datetime | None = Field(description="when it was submitted", examples=[_TIME])
+
+    @classmethod
+    def of(cls, row: Row) -> MessageView:
+        return cls.model_validate({**row, "content": row["content"] if row["parts"] is None else row["parts"]})
 
 
 class ConversationWithMessages(ConversationView):
@@ -131,6 +157,8 @@ class UsageGroup(_View):
     estimated_attempts: int = Field(description="attempts whose tokens are an estimate", examples=[1])
     input_tokens: int = Field(description="tokens of prompts and their history", examples=[2400])
     output_tokens: int = Field(description="tokens of answers", examples=[9600])
+    cached_input_tokens: int = Field(description="of the input: what providers had in their caches", examples=[0])
+    reasoning_tokens: int = Field(description="of the output: what was thought and not said", examples=[0])
 
 
 class UsageReport(_View):

@@ -13,8 +13,9 @@ from uuid import UUID
 from backplane.ports.bus import Publisher
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.token_stream import Frame, Kind, StreamWriter
+from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
-from event_schemas.generation import ChatMessage, SubmitPrompt
+from event_schemas.generation import SubmitPrompt
 from event_schemas.payload import Usage
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
@@ -26,7 +27,10 @@ from workers.inference.port import (
     Delta,
     Finished,
     InferenceRequest,
+    Limits,
+    Reasoning,
     RequestRefused,
+    ToolCallDelta,
 )
 from workers.publication import Publication
 
@@ -130,8 +134,18 @@ class Attempt:
             first_token_ms=round(((self._first_token or ended) - self._began) * 1000),
             duration_ms=round((ended - self._began) * 1000),
         )
-        usage = Usage(input_tokens=finished.input_tokens, output_tokens=finished.output_tokens, source="provider")
-        return self._facts.completed(self._attempt, finished.finish_reason, usage, self._deltas, timing)
+        return self._facts.completed(self._attempt, finished.finish_reason, self._used(finished), self._deltas, timing)
+
+    def _used(self, finished: Finished) -> Usage:
+        if finished.input_tokens is None or finished.output_tokens is None:
+            return self._facts.estimate(self._deltas.count)
+        return Usage(
+            input_tokens=finished.input_tokens,
+            output_tokens=finished.output_tokens,
+            source="provider",
+            cached_input_tokens=finished.cached_input_tokens,
+            reasoning_tokens=finished.reasoning_tokens,
+        )
 
     async def tell(self, terminal: bytes) -> None:
         """Publish the terminal event, after what was said before. Tokens not emitted yet need no event: it has them."""
@@ -151,13 +165,16 @@ class Attempt:
             messages=await self._history(),
             parameters=self._prompt.parameters,
             metadata=self._prompt.content.metadata,
+            tools=self._prompt.content.tools,
+            response_format=self._prompt.content.response_format,
         )
         try:
             async with aclosing(self._ports.backend.generate(request)) as items:
                 async for item in items:
                     if isinstance(item, Finished):
                         return item
-                    self._take(item)
+                    if not isinstance(item, Limits):
+                        self._take(item)
         except (BackendError, asyncio.CancelledError):
             raise
         except Exception as bug:
@@ -175,11 +192,11 @@ class Attempt:
                     raise BackendUnavailable("history_unavailable", "the conversation could not be read") from error
                 await asyncio.sleep(_HISTORY_POLL_S)
 
-    def _take(self, delta: Delta) -> None:
+    def _take(self, delta: Delta | Reasoning | ToolCallDelta) -> None:
         if self._first_token is None:
             self._first_token = time.monotonic()
-        seq, text = self._deltas.append(delta.text)
-        self._show(Frame(Kind.TOKEN, self._attempt, seq, (text,)))
+        seq, piece = self._deltas.append(delta)
+        self._show(Frame(Kind.TOKEN, self._attempt, seq, (piece,)))
 
     def _show(self, frame: Frame) -> None:
         self._ports.streams.append(self._facts.tenant_id, self._prompt.generation_id, frame)

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+from event_schemas.chat import AnswerContent, Piece
+from workers.inference.port import Delta, Reasoning, ToolCallDelta
+
 
 class Deltas:
     """Seqs count from 1. Nothing here is awaited, so one loop tick sees it whole."""
 
     def __init__(self) -> None:
-        self._all: list[str] = []
+        self._all: list[Piece] = []
+        self._calls: dict[int, int] = {}
         self._emitted = 0
 
-    def append(self, text: str) -> tuple[int, str]:
-        """Take a delta as the engine gave it. Returns its seq, and its text as it can be stored.
+    def append(self, delta: Delta | Reasoning | ToolCallDelta) -> tuple[int, Piece]:
+        """Take a delta as the engine gave it. Returns its seq, and the piece of the answer that it is.
 
-        Postgres cannot store U+0000, which a model may well write; it becomes U+FFFD.
+        Raises ValueError for a tool call that begins without a name.
         """
-        storable = text.replace("\0", "\ufffd")
-        self._all.append(storable)
-        return len(self._all), storable
+        piece: Piece
+        if type(delta) is Delta:
+            piece = _storable(delta.text)
+        elif isinstance(delta, Reasoning):
+            piece = {"reasoning": _storable(delta.text)}
+        else:
+            assert isinstance(delta, ToolCallDelta)
+            piece = self._tool_call(delta)
+        self._all.append(piece)
+        return len(self._all), piece
 
-    def take(self) -> tuple[int, tuple[str, ...]] | None:
+    def _tool_call(self, delta: ToolCallDelta) -> Piece:
+        number = self._calls.get(delta.number)
+        if number is not None:
+            return {"tool_call": number, "arguments": _storable(delta.arguments)}
+        if not delta.name:
+            raise ValueError("a tool call begins without a name")
+        number = self._calls[delta.number] = len(self._calls)
+        return {
+            "tool_call": number,
+            "id": _storable(delta.id or f"call_{number}"),
+            "name": _storable(delta.name),
+            "arguments": _storable(delta.arguments),
+        }
+
+    def take(self) -> tuple[int, tuple[Piece, ...]] | None:
         """What was not taken yet, as (first seq, deltas); None where there is nothing."""
         if self._emitted == len(self._all):
             return None
@@ -33,9 +58,11 @@ class Deltas:
         return len(self._all)
 
     @property
-    def text(self) -> str:
-        return "".join(self._all)
+    def answer(self) -> AnswerContent:
+        """The answer as far as it came."""
+        return AnswerContent.of(self._all)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        return tuple(map(len, self._all))
+
+def _storable(text: str) -> str:
+    """Postgres cannot store U+0000, which a model may well write; it becomes U+FFFD."""
+    return text.replace("\0", "\ufffd")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
+from event_schemas.chat import Piece
 from event_schemas.codec import AnyEnvelope
 from event_schemas.generation import (
-    AnswerContent,
     AttemptLost,
     CancelGeneration,
+    FinishReason,
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -62,7 +63,7 @@ class Facts:
             )
         )
 
-    def tokens(self, attempt: int, first_seq: int, deltas: tuple[str, ...]) -> AnyEnvelope:
+    def tokens(self, attempt: int, first_seq: int, deltas: tuple[Piece, ...]) -> AnyEnvelope:
         return self._say(
             TokensEmitted(
                 generation_id=self._prompt.generation_id,
@@ -81,12 +82,12 @@ class Facts:
                 user_id=self._prompt.user_id,
                 key_id=self._prompt.key_id,
                 model=self._prompt.model,
-                usage=self._estimate(output_tokens),
+                usage=self.estimate(output_tokens),
             )
         )
 
     def completed(
-        self, attempt: int, reason: Literal["stop", "length"], usage: Usage, deltas: Deltas, timing: Timing
+        self, attempt: int, reason: FinishReason, usage: Usage, deltas: Deltas, timing: Timing
     ) -> AnyEnvelope:
         return self._say(
             GenerationCompleted(
@@ -108,7 +109,7 @@ class Facts:
     def _broken_off(self, attempt: int, deltas: Deltas | None) -> dict[str, Any]:
         if deltas is None:
             return self._ended(attempt, Usage(input_tokens=0, output_tokens=0, source="provider"), Deltas())
-        return self._ended(attempt, self._estimate(deltas.count), deltas)
+        return self._ended(attempt, self.estimate(deltas.count), deltas)
 
     def _ended(self, attempt: int, usage: Usage, deltas: Deltas) -> dict[str, Any]:
         return {
@@ -119,12 +120,13 @@ class Facts:
             "key_id": self._prompt.key_id,
             "model": self._prompt.model,
             "usage": usage,
-            "content": AnswerContent(text=deltas.text, delta_lengths=deltas.lengths),
+            "content": deltas.answer,
         }
 
-    def _estimate(self, output_tokens: int) -> Usage:
+    def estimate(self, output_tokens: int) -> Usage:
+        """What an attempt used that nobody counted, of which ``output_tokens`` deltas were seen."""
         characters = (
-            sum(len(message.content) for message in self._prompt.content.messages)
+            sum(len(message.text) for message in self._prompt.content.messages)
             if isinstance(self._prompt, SubmitPrompt)
             else 0
         )

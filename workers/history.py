@@ -8,9 +8,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from backplane.ports.database import Database, Row, TenantSession
+from event_schemas.chat import ChatMessage
 from event_schemas.codec import decode
 from event_schemas.generation import (
-    ChatMessage,
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -18,6 +18,7 @@ from event_schemas.generation import (
 )
 
 _ENDED = ("completed", "failed", "cancelled")
+_KEPT = ("complete", "completed")
 
 
 class NotProjected(LookupError):
@@ -55,7 +56,7 @@ async def history(database: Database, tenant_id: UUID, prompt: SubmitPrompt) -> 
             while parent is not None:
                 older, parent = await _claimed(session, parent) or (await _projected(session, parent), None)
                 before[:0] = older
-    said = [*before, *prompt.content.messages]
+    said = [one for one in (*before, *prompt.content.messages) if one.content or one.tool_calls or one.tool_call_id]
     system = [message for message in said if message.role == "system"][-1:]
     return (*system, *(message for message in said if message.role != "system"))
 
@@ -77,8 +78,9 @@ async def _claimed(session: TenantSession, message_id: UUID) -> tuple[list[ChatM
     said = list(prompt.content.messages)
     if message_id in prompt.input_message_ids:
         said = said[: prompt.input_message_ids.index(message_id) + 1]
-    elif ended.content.text:
-        said.append(ChatMessage(role="assistant", content=ended.content.text))
+    else:
+        calls = ended.content.tool_calls if isinstance(ended, GenerationCompleted) else ()
+        said.append(ChatMessage(role="assistant", content=ended.content.text, tool_calls=calls))
     return said, prompt.parent_message_id
 
 
@@ -86,15 +88,27 @@ async def _projected(session: TenantSession, message_id: UUID) -> list[ChatMessa
     rows: list[Row] = await session.all(
         """
         WITH RECURSIVE path AS (
-          SELECT id, parent_message_id, role, content, status, 1 AS depth FROM read_models.messages WHERE id = :id
+          SELECT id, parent_message_id, role, content, parts, tool_calls, tool_call_id, status, 1 AS depth
+          FROM read_models.messages WHERE id = :id
           UNION ALL
-          SELECT m.id, m.parent_message_id, m.role, m.content, m.status, path.depth + 1
+          SELECT m.id, m.parent_message_id, m.role, m.content, m.parts, m.tool_calls, m.tool_call_id, m.status,
+                 path.depth + 1
           FROM read_models.messages m JOIN path ON m.id = path.parent_message_id
         ) CYCLE id SET looped USING visited
-        SELECT parent_message_id, role, content, status FROM path ORDER BY depth DESC
+        SELECT parent_message_id, role, content, parts, tool_calls, tool_call_id, status FROM path ORDER BY depth DESC
         """,
         id=message_id,
     )
     if not rows or rows[0]["parent_message_id"] is not None or any(r["status"] in ("queued", "running") for r in rows):
         raise NotProjected(f"message {message_id}")
-    return [ChatMessage(role=row["role"], content=row["content"]) for row in rows if row["content"]]
+    return [
+        ChatMessage(
+            role=row["role"],
+            content=row["content"] if row["parts"] is None else row["parts"],
+            # What an answer asked for before it broke off was never run by anybody.
+            tool_calls=row["tool_calls"] if row["tool_calls"] and row["status"] in _KEPT else (),
+            tool_call_id=row["tool_call_id"],
+        )
+        for row in rows
+        if row["content"] is not None
+    ]

@@ -11,6 +11,8 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+from event_schemas.chat import Piece
+
 
 class StreamUnavailable(Exception):
     """The token stream cannot be reached. Followers go on from Postgres, workers go on without it."""
@@ -59,7 +61,7 @@ class Frame(NamedTuple):
     kind: Kind
     attempt: int
     seq: int
-    deltas: Sequence[str] = ()
+    deltas: Sequence[Piece] = ()
     detail: Mapping[str, Any] = _NOTHING
 
     def after(self, cursor: Cursor) -> Frame | None:

@@ -17,7 +17,7 @@ import workers.main
 from backplane.settings import LlmSettings, PoolSettings, Settings
 from cli import process
 from cli.programs import settings_of_one_service
-from workers.inference.port import Backend, Delta, Finished, InferenceRequest, Progress
+from workers.inference.port import Backend, Finished, InferenceRequest, Item, Progress
 from workers.inference.registry import make_backend
 
 FOLDER = "CHAOS_JOURNALS"
@@ -35,7 +35,7 @@ class Journalled:
     async def start(self, progress: Progress) -> None:
         await self._backend.start(progress)
 
-    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished]:
+    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         produced = 0
         self._write(request, "begun", time.time())
         async with aclosing(self._backend.generate(request)) as items:

@@ -13,7 +13,7 @@ from tests.chaos.house import House, Killed
 from tests.chaos.journalled_worker import Produced, read
 from tests.chaos.talkers import Talk
 
-ENDINGS = ("generation.completed.v1", "generation.failed.v1", "generation.cancelled.v1")
+ENDINGS = ("generation.completed.v2", "generation.failed.v2", "generation.cancelled.v2")
 _NEAR = timedelta(seconds=3)
 
 
@@ -103,7 +103,7 @@ class Truth:
                 ("its client was told of the usage", answer.detail["usage"], ending.data["usage"]),
                 (
                     "prompts in the record",
-                    sum(told.type == "prompt.submit.v1" for told in self.record[generation_id]),
+                    sum(told.type == "prompt.submit.v2" for told in self.record[generation_id]),
                     1,
                 ),
             )
@@ -134,7 +134,7 @@ class Truth:
         for attempt, row in sorted(used.items()):
             tokens = row["input_tokens"], row["output_tokens"]
             what = produced.get(attempt, Produced())
-            if attempt == last and ending.type == "generation.completed.v1":
+            if attempt == last and ending.type == "generation.completed.v2":
                 if (row["source"], tokens) != ("provider", what.finished):
                     yield f"attempt {attempt}: {row['source']} {tokens}, the backend produced {what.finished}"
                 if tokens != (talk.asked_words, len(talk.tokens(attempt))):

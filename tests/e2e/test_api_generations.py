@@ -28,7 +28,7 @@ async def terminal_events(client: Client, generation_id: str) -> list[str]:
         lambda: client.events(subject=f"generation:{generation_id}"),
         lambda found: any("conversation_id" in one["data"] and "usage" in one["data"] for one in found),
     )
-    return [one["type"] for one in told if "usage" in one["data"] and one["type"] != "attempt.lost.v1"]
+    return [one["type"] for one in told if "usage" in one["data"] and one["type"] != "attempt.lost.v2"]
 
 
 async def test_the_202_says_where_to_go_on_and_the_generation_is_there_at_once(admin: Client) -> None:
@@ -63,9 +63,9 @@ async def test_twenty_equal_requests_at_once_are_one_generation(admin: Client) -
     assert other.json()["type"] == "urn:parley:problem:idempotency-key-reused"
     # Whatever is published after this prompt stands behind all that the requests above put on the bus.
     await admin.ended((await admin.submit("later"))["generation_id"])
-    submitted = await admin.events(type="prompt.submit.v1")
+    submitted = await admin.events(type="prompt.submit.v2")
     assert [one["data"]["content"]["messages"][0]["content"] for one in submitted] == ["once", "later"]
-    assert await terminal_events(admin, generation_id) == ["generation.completed.v1"]
+    assert await terminal_events(admin, generation_id) == ["generation.completed.v2"]
     assert len((await admin.get("/v1/conversations"))["conversations"]) == 2
 
 
@@ -120,7 +120,7 @@ async def test_cancelling_behind_a_full_pool_waits_for_nobody(admin: Client) -> 
     assert (await admin.ended((await admin.submit("next"))["generation_id"]))["status"] == "completed"
     ended = await admin.generation(queued["generation_id"])
     assert (ended["status"], ended["attempt"], ended["started_at"]) == ("cancelled", 0, None)
-    assert await terminal_events(admin, queued["generation_id"]) == ["generation.cancelled.v1"]
+    assert await terminal_events(admin, queued["generation_id"]) == ["generation.cancelled.v2"]
 
 
 async def test_cancelling_what_has_ended_changes_nothing(admin: Client) -> None:
@@ -134,7 +134,7 @@ async def test_cancelling_what_has_ended_changes_nothing(admin: Client) -> None:
     )
     await admin.ended((await admin.submit("later"))["generation_id"])
     assert await admin.generation(accepted["generation_id"]) == ended
-    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.completed.v1"]
+    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.completed.v2"]
 
 
 async def test_a_client_that_goes_away_stops_nothing(admin: Client) -> None:
@@ -222,9 +222,9 @@ async def test_what_breaks_off_every_time_has_failed_in_the_end(admin: Client) -
     accepted = await admin.submit("talk", script={"fail_after": 1})
     answer = await admin.follow(accepted["generation_id"])
     assert (answer.text, answer.told[-1], answer.detail["reason"]) == ("", "failed", "attempts_exhausted")
-    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.failed.v1"]
+    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.failed.v2"]
     lost = await eventually(
-        lambda: admin.events(type="attempt.lost.v1", subject=f"generation:{accepted['generation_id']}"),
+        lambda: admin.events(type="attempt.lost.v2", subject=f"generation:{accepted['generation_id']}"),
         lambda found: len(found) == 3,
     )
     assert [one["data"]["attempt"] for one in lost] == [1, 2, 3]

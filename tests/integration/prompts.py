@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
+from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope
 from event_schemas.envelope import Envelope
-from event_schemas.generation import CancelGeneration, ChatMessage, Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import CancelGeneration, Parameters, PromptContent, SubmitPrompt
 
 POOL = "p"
 

@@ -119,7 +119,8 @@ class World:
         """A row of a read model, as the projections would write it."""
         names = ", ".join(columns)
         places = ", ".join(f"${place}" for place in range(1, len(columns) + 1))
-        await self.owner.execute(f"INSERT INTO read_models.{table} ({names}) VALUES ({places})", *columns.values())
+        values = [orjson.dumps(value).decode() if isinstance(value, list) else value for value in columns.values()]
+        await self.owner.execute(f"INSERT INTO read_models.{table} ({names}) VALUES ({places})", *values)
 
     async def passed(self, topic: str) -> None:
         """The projections have passed all of a topic."""
@@ -158,7 +159,9 @@ async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
         "attempt": 0,
         "created_at": NOW,
     }
-    content, lengths = columns.pop("content", None), columns.pop("delta_lengths", None)
+    said = {name: columns.pop(name, None) for name in ("content", "reasoning", "tool_calls", "delta_lengths")}
+    if "input_tokens" in columns:
+        row |= {"cached_input_tokens": 0, "reasoning_tokens": 0}
     row |= columns
     await world.insert("generations", **row)
     await world.insert(
@@ -168,8 +171,7 @@ async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
         conversation_id=row["conversation_id"],
         generation_id=row["id"],
         role="assistant",
-        content=content,
-        delta_lengths=lengths,
+        **said,
         status=row["status"],
         model="m",
         attempt=row["attempt"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -11,21 +12,24 @@ import pytest
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.identifiers import new_id
+from event_schemas.chat import ChatMessage, ImagePart, ToolCall
 from event_schemas.codec import encode
 from event_schemas.generation import SubmitPrompt
+from event_schemas.payload import Usage
 from tests.conftest import TestDatabase
 from tests.integration.prompts import envelope, scripted, wish
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine, Told
 from workers.deltas import Deltas
-from workers.facts import Facts
+from workers.facts import Facts, Timing
 from workers.history import NotProjected, history
+from workers.inference.port import Delta, ToolCallDelta
 
 TENANT = UUID("01990000-0000-7000-8000-00000000000a")
 
 
 def answered(command: SubmitPrompt, text: str, attempt: int = 1) -> bytes:
     deltas = Deltas()
-    deltas.append(text)
+    deltas.append(Delta(text))
     return encode(Facts(envelope(command, TENANT), command, "w").cancelled(attempt, deltas))
 
 
@@ -128,6 +132,62 @@ async def test_history_is_read_from_claims_until_the_projection_has_it(world: Wo
     assert [(m.role, m.content) for m in said] == [("user", "question"), ("assistant", "answer"), ("user", "next")]
     again = scripted(conversation=parent.conversation_id, parent=parent.input_message_ids[0], text="instead")
     assert [m.content for m in await history(world.database, TENANT, again)] == ["question", "instead"]
+
+
+async def test_what_a_tool_was_asked_is_history_where_the_answer_was_completed(world: World) -> None:
+    parent = scripted(text="question")
+    await world.ask(world.a, parent)
+    deltas = Deltas()
+    deltas.append(ToolCallDelta(0, "{}", id="c1", name="look"))
+    facts = Facts(envelope(parent, TENANT), parent, "w")
+    used = Usage(input_tokens=1, output_tokens=1, source="provider")
+    completed = facts.completed(1, "tool_calls", used, deltas, Timing(first_token_ms=1, duration_ms=1))
+    await world.a.end(TENANT, parent.generation_id, 1, encode(completed))
+    child = scripted(conversation=parent.conversation_id, parent=parent.generation_id, text="next")
+    question, call, _ = await history(world.database, TENANT, child)
+    assert (question.text, call) == (
+        "question",
+        ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),)),
+    )
+
+    cancelled = scripted(text="question")
+    await world.ask(world.a, cancelled)
+    await world.a.end(TENANT, cancelled.generation_id, 1, encode(facts.cancelled(1, deltas)))
+    after = scripted(conversation=cancelled.conversation_id, parent=cancelled.generation_id, text="next")
+    assert [(m.role, m.text) for m in await history(world.database, TENANT, after)] == [
+        ("user", "question"),
+        ("user", "next"),
+    ]
+
+
+async def test_parts_and_tool_calls_are_read_from_the_projection(world: World) -> None:
+    conversation, generation, parent = new_id(), new_id(), None
+    told: list[tuple[str, str, dict[str, object]]] = [
+        ("user", "", {"parts": [{"type": "image", "url": "https://example.com/a.png", "detail": None}]}),
+        ("assistant", "", {"tool_calls": [{"id": "c1", "name": "look", "arguments": "{}"}]}),
+        ("tool", "", {"tool_call_id": "c1"}),
+        ("assistant", "A cat", {"status": "failed", "tool_calls": [{"id": "c2", "name": "look", "arguments": "{"}]}),
+        ("assistant", "", {"status": "failed"}),
+    ]
+    for ordinal, (role, content, more) in enumerate(told):
+        message = new_id()
+        await world.owner.execute(
+            "INSERT INTO read_models.messages (tenant_id, id, conversation_id, generation_id, parent_message_id, role,"
+            " content, parts, tool_calls, tool_call_id, status, attempt, ordinal, erased)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12, false)",
+            *(TENANT, message, conversation, generation, parent, role, content),
+            *(json.dumps(more[name]) if name in more else None for name in ("parts", "tool_calls")),
+            *(more.get("tool_call_id"), more.get("status", "complete"), ordinal),
+        )
+        parent = message
+    said = await history(world.database, TENANT, scripted(conversation=conversation, parent=parent, text="next"))
+    assert said == (
+        ChatMessage(role="user", content=(ImagePart(url="https://example.com/a.png"),)),
+        ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),)),
+        ChatMessage(role="tool", content="", tool_call_id="c1"),
+        ChatMessage(role="assistant", content="A cat"),
+        ChatMessage(role="user", content="next"),
+    )
 
 
 async def test_history_does_not_invent_what_nobody_has(world: World) -> None:

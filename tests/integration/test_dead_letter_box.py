@@ -13,9 +13,10 @@ from backplane.ports.dead_letters import dead_letter
 from backplane.ports.identifiers import new_id
 from cli.dead_letter_box import DeadLetter, DeadLetterBox
 from cli.failures import CommandError
+from event_schemas.chat import ChatMessage
 from event_schemas.codec import decode, encode
 from event_schemas.envelope import Envelope
-from event_schemas.generation import ChatMessage, Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import Parameters, PromptContent, SubmitPrompt
 from event_schemas.topics import commands, dead_letters
 from tests.conftest import TestDatabase
 

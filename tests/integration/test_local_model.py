@@ -16,7 +16,8 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from event_schemas.generation import ChatMessage, Parameters
+from event_schemas.chat import ChatMessage
+from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import answer, request
 from workers.inference.gguf import read_header

@@ -57,6 +57,8 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
         finish_reason="stop",
         input_tokens=5,
         output_tokens=2,
+        cached_input_tokens=4,
+        reasoning_tokens=1,
         usage_source="provider",
         parameters=orjson.dumps({"temperature": 0.5}).decode(),
         metadata=orjson.dumps({"ticket": "1"}).decode(),
@@ -65,12 +67,22 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
         started_at=NOW,
         ended_at=NOW,
         content="Hello there",
-        delta_lengths=[5, 6],
+        reasoning="hm",
+        tool_calls=[{"id": "c1", "name": "look", "arguments": "{}"}],
+        delta_lengths=[(-1, 2), 5, 6, (0, 2)],
     )
     response = await member.get(f"/v1/generations/{generation_id}")
     assert response.status_code == 200
     answer = response.json()
-    assert answer["usage"] == {"input_tokens": 5, "output_tokens": 2, "source": "provider"}
+    assert answer["usage"] == {
+        "input_tokens": 5,
+        "output_tokens": 2,
+        "source": "provider",
+        "cached_input_tokens": 4,
+        "reasoning_tokens": 1,
+    }
+    assert answer["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
+    assert answer["reasoning"] == "hm"
     assert answer["parameters"] == {"temperature": 0.5}
     assert answer["metadata"] == {"ticket": "1"}
     assert answer["message_id"] == answer["id"] == str(generation_id)

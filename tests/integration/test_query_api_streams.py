@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import orjson
 import pytest
 import redis.asyncio
 
@@ -24,7 +25,13 @@ from tests.integration.query_world import Caller, Event, World, batch, events, g
 
 COMPLETED = {
     "model": "m",
-    "usage": {"input_tokens": 1, "output_tokens": 2, "source": "provider"},
+    "usage": {
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "source": "provider",
+        "cached_input_tokens": 0,
+        "reasoning_tokens": 0,
+    },
     "finish_reason": "stop",
 }
 
@@ -60,13 +67,14 @@ async def finish(world: World, generation_id: UUID, deltas: list[str], *, attemp
     """What the projections write of a completed generation."""
     await world.owner.execute(
         "UPDATE read_models.generations SET status = 'completed', attempt = $2, finish_reason = 'stop',"
-        " input_tokens = 1, output_tokens = 2, usage_source = 'provider' WHERE id = $1",
+        " input_tokens = 1, output_tokens = 2, cached_input_tokens = 0, reasoning_tokens = 0,"
+        " usage_source = 'provider' WHERE id = $1",
         *(generation_id, attempt),
     )
     await world.owner.execute(
         "UPDATE read_models.messages SET status = 'completed', attempt = $4, content = $2, delta_lengths = $3"
         " WHERE id = $1",
-        *(generation_id, "".join(deltas), [len(delta) for delta in deltas], attempt),
+        *(generation_id, "".join(deltas), orjson.dumps([len(delta) for delta in deltas]).decode(), attempt),
     )
     await world.owner.execute("DELETE FROM read_models.token_batches WHERE generation_id = $1", generation_id)
 
@@ -170,6 +178,37 @@ async def test_failed_and_cancelled_say_why(world: World, member: Caller) -> Non
     assert [event.name for event in await stream(member, await generation(world, member, status="cancelled"))] == [
         "cancelled"
     ]
+
+
+async def test_tool_calls_and_reasoning_stream_as_they_were_written(world: World, member: Caller) -> None:
+    tool_calls = [{"id": "c1", "name": "look", "arguments": '{"at":1}'}]
+    generation_id = await generation(
+        world,
+        member,
+        status="completed",
+        attempt=1,
+        finish_reason="tool_calls",
+        input_tokens=1,
+        output_tokens=5,
+        usage_source="provider",
+        content="Let me see.",
+        reasoning="hm",
+        tool_calls=tool_calls,
+        delta_lengths=[(-1, 2), 3, 8, (0, 0), (0, 5), (0, 3)],
+    )
+    beginning = {"tool_call": 0, "id": "c1", "name": "look", "arguments": ""}
+    pieces = [{"tool_call": 0, "arguments": '{"at"'}, {"tool_call": 0, "arguments": ":1}"}]
+    (token,) = [event for event in await stream(member, generation_id) if event.name == "token"]
+    assert token.id == "1-6"
+    assert token.data == {
+        "text": "Let me see.",
+        "reasoning": "hm",
+        "tool_calls": [beginning, *pieces],
+        "seq": 6,
+        "attempt": 1,
+    }
+    (token,) = [event for event in await stream(member, generation_id, after="1-4") if event.name == "token"]
+    assert token.data == {"text": "", "tool_calls": pieces, "seq": 6, "attempt": 1}
 
 
 async def test_an_attempt_that_takes_over_is_told(world: World, member: Caller) -> None:

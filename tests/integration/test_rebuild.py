@@ -139,7 +139,7 @@ async def test_a_check_names_rows_that_were_removed_or_put_in_between(projected:
         ),
         ("hash = sha256(envelope)", "does not follow"),
         ("actor = 'operator'", "differs from its own envelope in actor"),
-        ("type = 'generation.failed.v1'", "differs from its own envelope in type"),
+        ("type = 'generation.failed.v2'", "differs from its own envelope in type"),
         ("id = uuidv7()", "differs from its own envelope in id"),
         ('"time" = now()', "differs from its own envelope in time"),
         ("correlation_id = uuidv7()", "differs from its own envelope in correlation_id"),
@@ -189,9 +189,9 @@ async def test_lines_of_a_newer_release_are_not_passed_over(projected: Projected
     # A type that no fold of usage wants, so that a reader who went by names alone would miss it.
     await projected.alter(
         """UPDATE read_models.event_log SET type = 'tokens.emitted.v9',
-             envelope = convert_to(replace(convert_from(envelope, 'utf8'), 'emitted.v1', 'emitted.v9'), 'utf8')
+             envelope = convert_to(replace(convert_from(envelope, 'utf8'), 'emitted.v2', 'emitted.v9'), 'utf8')
            WHERE (tenant_id, sequence) = (SELECT tenant_id, sequence FROM read_models.event_log
-                                          WHERE type = 'tokens.emitted.v1' LIMIT 1)"""
+                                          WHERE type = 'tokens.emitted.v2' LIMIT 1)"""
     )
     with pytest.raises(NewerVersion, match=r"tokens\.emitted\.v9"):
         await projected.rebuild("usage")

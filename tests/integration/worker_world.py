@@ -186,4 +186,4 @@ class WorkerWorld:
 
 
 def _is_terminal(event: AnyEnvelope) -> bool:
-    return event.type in ("generation.completed.v1", "generation.failed.v1", "generation.cancelled.v1")
+    return event.type in ("generation.completed.v2", "generation.failed.v2", "generation.cancelled.v2")

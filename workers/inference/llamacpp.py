@@ -35,6 +35,7 @@ from workers.inference.port import (
     Delta,
     Finished,
     InferenceRequest,
+    Item,
     Progress,
 )
 
@@ -102,7 +103,7 @@ class LlamaCppBackend:
         atexit.register(self._abandon)
         progress("the model is loaded", 1.0)
 
-    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished]:
+    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._check_open()
         body = request_body(request, window=self._window, chat_template=self._chat_template)
         stream = await self._begin(body)

@@ -53,7 +53,7 @@ def request_body(request: InferenceRequest, *, window: int, chat_template: bool)
         body["seed"] = parameters.seed % _RANDOM_SEED
     stops = tuple(stop for stop in parameters.stop if stop)
     if chat_template:
-        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+        body["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
     else:
         body["prompt"] = transcript.render(request.messages)
         stops = tuple(dict.fromkeys((*transcript.STOP_STRINGS, *stops)))

@@ -1,18 +1,21 @@
-"""What a worker needs of an engine: deltas of text, then how it ended.
+"""What a worker needs of an engine: the pieces of an answer, then how it ended.
 
 BackendError              ``reason`` is stable and goes into the record, the message is for people
 ├── RequestRefused        this request can never succeed; the generation fails
-└── BackendUnavailable    the engine is gone or broke off; another attempt may succeed
+└── BackendUnavailable    the engine is gone or broke off; another try may succeed
+    ├── KeyRefused        the key is no good; another one may be
+    └── RateLimited       the key has no room now
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
-from event_schemas.generation import ChatMessage, Parameters
+from event_schemas.chat import ChatMessage, ResponseFormat, Tool
+from event_schemas.generation import FinishReason, Parameters
 
 
 class BackendError(Exception):
@@ -31,9 +34,25 @@ class BackendUnavailable(BackendError):
     """For example ``engine_lost``."""
 
 
+class KeyRefused(BackendUnavailable):
+    """The provider does not take this key, or its account has nothing left."""
+
+
+class RateLimited(BackendUnavailable):
+    """``retry_after_s`` is what the provider said, None where it said nothing."""
+
+    def __init__(self, message: str, retry_after_s: float | None, limits: Limits | None = None) -> None:
+        super().__init__("rate_limited", message)
+        self.retry_after_s = retry_after_s
+        self.limits = limits
+
+
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One attempt at one generation. ``messages`` is the whole conversation, oldest first."""
+    """One attempt at one generation. ``messages`` is the whole conversation, oldest first.
+
+    ``model`` is the engine's own name for it. ``key`` is the provider's key to ask with, None for an engine of ours.
+    """
 
     generation_id: UUID
     attempt: int
@@ -41,21 +60,60 @@ class InferenceRequest:
     messages: tuple[ChatMessage, ...]
     parameters: Parameters
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
+    response_format: ResponseFormat | None = None
+    key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a provider said of a key beside its answer. None: it did not say. Seconds count from the answer."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    requests_left: int | None = None
+    tokens_left: int | None = None
+    requests_reset_s: float | None = None
+    tokens_reset_s: float | None = None
 
 
 class Delta(NamedTuple):
-    """A piece of the answer as the engine gave it. Never empty."""
+    """A piece of the answer's text as the engine gave it. Never empty."""
 
     text: str
 
 
+class Reasoning(NamedTuple):
+    """A piece of what the model thinks before it speaks. Never empty."""
+
+    text: str
+
+
+class ToolCallDelta(NamedTuple):
+    """A piece of a tool call. ``number`` is the engine's own of the call; ``id`` and ``name`` come first."""
+
+    number: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Always the last item of a generation that was not broken off. Counts are the engine's own."""
+    """Always the last item of a generation that was not broken off.
 
-    finish_reason: Literal["stop", "length"]
-    input_tokens: int
-    output_tokens: int
+    Counts are the engine's own; None where it did not count, or where what it said cannot be true.
+    """
+
+    finish_reason: FinishReason
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+Item: TypeAlias = Limits | Delta | Reasoning | ToolCallDelta | Finished
+"""What an engine gives: Limits at most once and first, then the answer's pieces, then Finished."""
 
 
 Progress = Callable[[str, float], None]
@@ -66,7 +124,7 @@ class Backend(Protocol):
     async def start(self, progress: Progress) -> None:
         """Load what there is to load. Raises BackendUnavailable with what is wrong and what to do."""
 
-    def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished, None]:
+    def generate(self, request: InferenceRequest) -> AsyncGenerator[Item, None]:
         """Stream one answer.
 
         Closing the iterator (``aclose``) or cancelling its consumer stops the engine's work on it within 250 ms, and

@@ -17,6 +17,7 @@ from workers.inference.port import (
     Delta,
     Finished,
     InferenceRequest,
+    Item,
     Progress,
     RequestRefused,
 )
@@ -59,11 +60,11 @@ class ScriptedBackend:
         self._open = True
         progress("the scripted backend is ready", 1.0)
 
-    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished]:
+    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._check_open()
         script = _script(request)
         tokens, finish_reason = _answer(request, script)
-        input_tokens = sum(len(message.content.split()) for message in request.messages)
+        input_tokens = sum(len(message.text.split()) for message in request.messages)
         if self._context_window is not None and input_tokens >= self._context_window:
             raise RequestRefused(
                 "context_length_exceeded",

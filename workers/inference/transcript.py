@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from event_schemas.generation import ChatMessage
+from event_schemas.chat import ChatMessage
 
-_LABELS = {"system": "System", "user": "User", "assistant": "Assistant"}
+_LABELS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 STOP_STRINGS: tuple[str, ...] = tuple(f"\n{label}:" for label in _LABELS.values())
 """Where the model begins to speak for somebody else."""
@@ -14,5 +14,5 @@ STOP_STRINGS: tuple[str, ...] = tuple(f"\n{label}:" for label in _LABELS.values(
 
 def render(messages: Sequence[ChatMessage]) -> str:
     """The conversation as a transcript that ends where the assistant is about to speak."""
-    lines = [f"{_LABELS[message.role]}: {message.content}" for message in messages]
+    lines = [f"{_LABELS[message.role]}: {message.text}" for message in messages]
     return "\n".join([*lines, f"{_LABELS['assistant']}:"])

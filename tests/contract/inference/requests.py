@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from uuid import uuid4
 
-from event_schemas.generation import ChatMessage, Parameters
-from workers.inference.port import Delta, Finished, InferenceRequest
+from event_schemas.chat import ChatMessage
+from event_schemas.generation import FinishReason, Parameters
+from workers.inference.port import Delta, Finished, InferenceRequest, Item
 
 _SUNG = " ".join(["la"] * 40)
 SONG = (
@@ -36,15 +38,26 @@ def request(
     )
 
 
-async def answer(items: AsyncIterator[Delta | Finished]) -> tuple[list[str], Finished]:
-    """All deltas of an answer and how it ended."""
+@dataclass(frozen=True)
+class Counted:
+    """How an answer ended whose engine counted its tokens."""
+
+    finish_reason: FinishReason
+    input_tokens: int
+    output_tokens: int
+
+
+async def answer(items: AsyncIterator[Item]) -> tuple[list[str], Counted]:
+    """All deltas of a plain answer, and how it ended."""
     deltas: list[str] = []
     finished: Finished | None = None
     async for item in items:
         assert finished is None, "something came after Finished"
         if isinstance(item, Delta):
             deltas.append(item.text)
-        else:
+        elif isinstance(item, Finished):
             finished = item
     assert finished is not None, "it ended without Finished"
-    return deltas, finished
+    assert finished.input_tokens is not None, "the engine did not count"
+    assert finished.output_tokens is not None, "the engine did not count"
+    return deltas, Counted(finished.finish_reason, finished.input_tokens, finished.output_tokens)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from event_schemas.generation import ChatMessage, Parameters
+from event_schemas.chat import ChatMessage
+from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import SONG, answer, request
 from workers.inference.llamacpp import LlamaCppBackend
-from workers.inference.port import Backend, BackendUnavailable, Delta, Finished, RequestRefused
+from workers.inference.port import Backend, BackendUnavailable, Delta, Item, RequestRefused
 from workers.inference.scripted import ScriptedBackend
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -109,7 +110,7 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(backend: Backend) 
     assert finished.finish_reason == "stop"
 
 
-async def _first_delta(backend: Backend) -> AsyncGenerator[Delta | Finished]:
+async def _first_delta(backend: Backend) -> AsyncGenerator[Item]:
     items = backend.generate(request(*SONG, parameters=ENDLESS, metadata=SLOW_SCRIPT))
     assert isinstance(await anext(items), Delta)
     return items

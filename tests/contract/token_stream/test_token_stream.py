@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from backplane.ports.token_stream import Cursor, Frame, Kind
+from event_schemas.chat import Piece
 from tests.contract.token_stream.conftest import BUFFERED, Streams
 
 TENANT = uuid4()
@@ -18,9 +19,9 @@ def token(seq: int, *deltas: str, attempt: int = 1) -> Frame:
     return Frame(Kind.TOKEN, attempt, seq, deltas or (f"d{seq}",))
 
 
-def spread(frames: Iterable[Frame | None]) -> list[tuple[Kind, int, int, str]]:
+def spread(frames: Iterable[Frame | None]) -> list[tuple[Kind, int, int, Piece]]:
     """One entry a delta, since an adapter may join runs of tokens."""
-    flat: list[tuple[Kind, int, int, str]] = []
+    flat: list[tuple[Kind, int, int, Piece]] = []
     for frame in frames:
         assert frame is not None
         if frame.kind is not Kind.TOKEN:
@@ -173,7 +174,7 @@ async def test_two_hundred_followers_see_the_same(streams: Streams, generation: 
     frames = [token(seq) for seq in range(1, 31)]
     entered = asyncio.Barrier(201)
 
-    async def follow() -> list[tuple[Kind, int, int, str]]:
+    async def follow() -> list[tuple[Kind, int, int, Piece]]:
         async with streams.reader.follow(TENANT, generation) as live:
             await entered.wait()
             return spread(await until(live, Kind.COMPLETED, 30))

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from enum import Enum
 from uuid import UUID
 
-from workers.inference.port import BackendUnavailable, Delta, Finished, InferenceRequest, Progress, RequestRefused
+from workers.inference.port import BackendUnavailable, Delta, InferenceRequest, Item, Progress, RequestRefused
 from workers.inference.scripted import ScriptedBackend
 
 Run = tuple[UUID, int]
@@ -73,7 +73,7 @@ class SteppedBackend:
     async def start(self, progress: Progress) -> None:
         await self._scripted.start(progress)
 
-    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Delta | Finished, None]:
+    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item, None]:
         run = request.generation_id, request.attempt
         if run in self.produced:
             self.run_twice.append(run)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from backplane.ports.token_stream import Cursor
 from backplane.security.principal import Principal
+from event_schemas.chat import text_of
 from query_api import readers
 from query_api.assembly import QUEUED, RESTARTED, STARTED, TOKEN, Step
 from query_api.freshness import ProjectionsLag
@@ -97,7 +98,7 @@ class Client:
             self._expect(
                 step.cursor == (attempt, seq + len(step.deltas)) and bool(step.deltas), f"{before}, then {step.cursor}"
             )
-            self.text += "".join(step.deltas)
+            self.text += text_of(step.deltas)
         else:
             self._expect(step.event in _ENDINGS and step.cursor == (attempt, seq), f"{before}, then {step.cursor}")
             self.ending = step.event

@@ -32,7 +32,22 @@ def settings(window: int | None = 128) -> Settings:
     [
         ({}, "give `input`, `messages`, or a `parent_message_id`"),
         ({"input": "a", "messages": [{"role": "user", "content": "b"}]}, "not both"),
-        ({"messages": [{"role": "assistant", "content": "b"}]}, "must be a user's"),
+        ({"messages": [{"role": "assistant", "content": "b"}]}, "must be a user's or a tool's"),
+        ({"messages": [{"role": "user"}]}, "messages.0 Value error, `content` must not be empty"),
+        ({"messages": [{"role": "tool", "content": "b"}]}, "names its `tool_call_id`"),
+        ({"messages": [{"role": "user", "content": "b", "tool_call_id": "c"}]}, "names its `tool_call_id`"),
+        (
+            {"messages": [{"role": "user", "content": "b", "tool_calls": [{"id": "1", "name": "f", "arguments": ""}]}]},
+            "only an assistant's message",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "url": "file:///etc/passwd"}]}]}, "https://"),
+        (
+            {"messages": [{"role": "tool", "tool_call_id": "1", "content": [{"type": "image", "url": "https://a/b"}]}]},
+            "only a user's message has images",
+        ),
+        ({"input": "a", "tools": [{"name": "no spaces"}]}, "tools.0.name"),
+        ({"input": "a", "tools": [{"name": "f", "parameters": {"a": "\0"}}]}, "U+0000"),
+        ({"input": "a", "parameters": {"tool_choice": "required"}}, "`tool_choice` needs `tools`"),
         ({"messages": [{"role": "robot", "content": "b"}]}, "messages.0.role"),
         ({"input": ""}, "input"),
         ({"input": "a\0b"}, "U+0000"),

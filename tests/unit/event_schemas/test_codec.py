@@ -31,9 +31,9 @@ def test_any_bytes_are_poison_and_never_another_error(raw: bytes) -> None:
         decode(raw)
 
 
-@pytest.mark.parametrize("wire_name", ["tokens.emitted.v2", "thing.invented.v1"])
+@pytest.mark.parametrize("wire_name", ["tokens.emitted.v3", "thing.invented.v1"])
 def test_a_newer_version_is_not_poison(wire_name: str) -> None:
-    raw = encode(tokens("a")).replace(b'"type":"tokens.emitted.v1"', f'"type":"{wire_name}"'.encode())
+    raw = encode(tokens("a")).replace(b'"type":"tokens.emitted.v2"', f'"type":"{wire_name}"'.encode())
     with pytest.raises(NewerVersion, match=wire_name):
         decode(raw)
 

@@ -9,13 +9,12 @@ from typing import Literal
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
+from event_schemas.chat import AnswerContent, ChatMessage, Piece
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed, TitleContent
 from event_schemas.envelope import Envelope
 from event_schemas.generation import (
-    AnswerContent,
     AttemptLost,
-    ChatMessage,
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -56,11 +55,14 @@ class Story:
 
     def prompt(
         self,
-        *messages: tuple[Literal["system", "user", "assistant"], str],
+        *messages: tuple[Literal["system", "user", "assistant"], str] | ChatMessage,
         parent: UUID | None = None,
         metadata: dict[str, str] | None = None,
     ) -> Envelope[SubmitPrompt]:
-        said = messages or (("user", "What is a fold?"),)
+        said = [
+            one if isinstance(one, ChatMessage) else ChatMessage(role=one[0], content=one[1])
+            for one in messages or (("user", "What is a fold?"),)
+        ]
         made = self.envelope(
             SubmitPrompt(
                 generation_id=new_id(),
@@ -73,7 +75,7 @@ class Story:
                 pool="local",
                 parameters=Parameters(temperature=0.5, stop=("\n",)),
                 content=PromptContent(
-                    messages=tuple(ChatMessage(role=role, content=content) for role, content in said),
+                    messages=tuple(said),
                     metadata={"ticket": "42"} if metadata is None else metadata,
                 ),
             )
@@ -118,7 +120,7 @@ class Story:
         how: Ending = "completed",
         *,
         attempt: int = 1,
-        deltas: Iterable[str] = ("A ", "fold."),
+        deltas: Iterable[Piece] = ("A ", "fold."),
     ) -> AnyEnvelope:
         parts = tuple(deltas)
         common = {
@@ -129,7 +131,7 @@ class Story:
             "key_id": self.key_id,
             "model": f"model-{attempt}",
             "usage": Usage(input_tokens=7, output_tokens=len(parts), source="provider"),
-            "content": AnswerContent(text="".join(parts), delta_lengths=tuple(map(len, parts))),
+            "content": AnswerContent.of(parts),
         }
         match how:
             case "completed":

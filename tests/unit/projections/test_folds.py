@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_schemas.chat import ChatMessage, ImagePart, Piece, TextPart, ToolCall
 from event_schemas.codec import AnyEnvelope
 from event_schemas.generation import AttemptLost, SubmitPrompt
 from event_schemas.payload import Usage
@@ -144,6 +145,39 @@ def test_an_answer_has_its_text_and_its_delta_boundaries_once_it_ended() -> None
     assert answer(facts[:-1], generation_id)["content"] is None
     ended = answer(facts, generation_id)
     assert (ended["content"], ended["delta_lengths"], ended["status"]) == ("A fold.", [2, 5], "completed")
+
+
+def test_messages_keep_their_parts_and_what_was_asked_of_tools() -> None:
+    story = Story()
+    look = ChatMessage(role="user", content=(TextPart(text="Look: "), ImagePart(url="https://example.com/a.png")))
+    asked = ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),))
+    seen = ChatMessage(role="tool", content="A cat", tool_call_id="c1")
+    prompt = story.prompt(look, asked, seen)
+    pieces: list[Piece] = [
+        {"reasoning": "hm"},
+        "Once ",
+        {"tool_call": 0, "id": "c2", "name": "look", "arguments": "{"},
+        {"tool_call": 0, "arguments": "}"},
+    ]
+    facts = [prompt, story.started(prompt.data.generation_id), story.ended(prompt.data.generation_id, deltas=pieces)]
+    rows = folded(facts)["messages"]
+    first, second, third = (rows[story.tenant_id, message_id] for message_id in prompt.data.input_message_ids)
+    assert (first["content"], first["parts"]) == (
+        "Look: ",
+        [
+            {"type": "text", "text": "Look: "},
+            {"type": "image", "url": "https://example.com/a.png", "detail": None},
+        ],
+    )
+    assert second["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
+    assert (third["role"], third["content"], third["tool_call_id"]) == ("tool", "A cat", "c1")
+    answered = rows[story.tenant_id, prompt.data.generation_id]
+    assert (answered["content"], answered["reasoning"]) == ("Once ", "hm")
+    assert answered["tool_calls"] == [{"id": "c2", "name": "look", "arguments": "{}"}]
+    assert answered["delta_lengths"] == [(-1, 2), 5, (0, 1), (0, 1)]
+    for erased in folded([*facts, story.deleted()])["messages"].values():
+        written = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths")
+        assert [erased[name] for name in written] == [None] * 6
 
 
 @given(st.permutations(range(6)))

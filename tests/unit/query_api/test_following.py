@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backplane.ports.token_stream import Cursor, Kind
+from event_schemas.chat import text_of
 from query_api.assembly import Step
 from query_api.following import Follower, Pace
 from tests.unit.query_api.truth import (
@@ -50,7 +51,7 @@ class World:
 
     @property
     def text(self) -> str:
-        return "".join(delta for step in self.steps for delta in step.deltas)
+        return text_of(delta for step in self.steps for delta in step.deltas)
 
 
 _operations = st.lists(
@@ -135,7 +136,7 @@ def test_no_token_is_lost_doubled_or_swapped(
             await following
         check(world.steps, None, world.truth)
         assert world.steps[-1].event == kind.value
-        last_attempt = "".join(
+        last_attempt = text_of(
             text for step in world.steps if step.cursor.attempt == world.truth.attempt for text in step.deltas
         )
         assert last_attempt == "".join(delta(world.truth.attempt, seq) for seq in range(1, world.truth.seq + 1))
@@ -372,7 +373,7 @@ async def test_it_may_end_before_any_attempt() -> None:
 
 
 def tokens_text(attempt: int, first: int, last: int) -> str:
-    return "".join(tokens(attempt, first, last).deltas)
+    return text_of(tokens(attempt, first, last).deltas)
 
 
 def test_the_model_of_these_tests_tells_deltas_apart() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from event_schemas.generation import ChatMessage, Parameters
+from event_schemas.chat import ChatMessage
+from event_schemas.generation import Parameters
 from tests.contract.inference.requests import request
 from workers.inference.llamacpp_wire import Ending, engine_error, engine_failure, read_chunk, request_body
 from workers.inference.port import BackendUnavailable, InferenceRequest, RequestRefused

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from event_schemas.generation import Parameters
-from tests.contract.inference.requests import answer, request
-from workers.inference.port import BackendUnavailable, Delta, Finished, RequestRefused
+from tests.contract.inference.requests import Counted, answer, request
+from workers.inference.port import BackendUnavailable, Delta, RequestRefused
 from workers.inference.scripted import ScriptedBackend
 
 
@@ -26,7 +26,7 @@ def _script(*scripts: dict[str, object]) -> dict[str, str]:
 
 async def test_without_a_script(backend: ScriptedBackend) -> None:
     deltas, finished = await answer(backend.generate(request("one two three", parameters=Parameters())))
-    assert finished == Finished("stop", 3, 20)
+    assert finished == Counted("stop", 3, 20)
     assert len(deltas) == 20
 
 
@@ -34,7 +34,7 @@ async def test_given_tokens(backend: ScriptedBackend) -> None:
     metadata = _script({"tokens": ["a", "", "b"], "finish_reason": "length"})
     deltas, finished = await answer(backend.generate(request(metadata=metadata, parameters=Parameters())))
     assert deltas == ["a", "b"]
-    assert finished == Finished("length", 6, 3)
+    assert finished == Counted("length", 6, 3)
 
 
 async def test_a_stop_string_across_tokens(backend: ScriptedBackend) -> None:

@@ -1,0 +1,4 @@
+ALTER TABLE generations
+  ADD COLUMN cached_input_tokens integer,
+  ADD COLUMN reasoning_tokens integer;
+UPDATE generations SET cached_input_tokens = 0, reasoning_tokens = 0 WHERE input_tokens IS NOT NULL;
