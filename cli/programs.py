@@ -48,6 +48,7 @@ def service_programs(settings: Settings) -> list[Program]:
                 settings,
                 ("worker",),
                 authenticates=False,
+                with_keys_of=pool,
                 grace_s=settings.worker.grace_s + _SERVICE_GRACE_S,
             )
             for pool in settings.pools
@@ -73,8 +74,13 @@ def _service(
     *,
     authenticates: bool,
     grace_s: float = _SERVICE_GRACE_S,
+    with_keys_of: str | None = None,
 ) -> Program:
     pools = {pool: set_up.model_dump(mode="json", exclude_none=True) for pool, set_up in settings.pools.items()}
+    for pool, set_up in pools.items():
+        # Secrets reach only who needs them.
+        keys = settings.pools[pool].keys if pool == with_keys_of else ()
+        set_up["keys"] = [key.get_secret_value() for key in keys]
     environment = {
         **os.environ,
         **service_environment(settings, roles, authenticates=authenticates),

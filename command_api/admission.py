@@ -34,7 +34,7 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
         raise Refused("unknown-model", "body.model", "No model is configured: name `models` of a pool in the settings.")
     name = settings.pool_of(model)
     if name is None:
-        known = ", ".join(sorted(one for pool in settings.pools.values() for one in pool.models))
+        known = ", ".join(sorted(one for pool in settings.pools.values() for one in pool.model_names))
         raise Refused("unknown-model", "body.model", f"There is no model {model!r}. There are: {known}.")
     written = body.written()
     if len(written) > settings.limits.messages:

@@ -17,11 +17,11 @@ from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import SubmitPrompt
 from event_schemas.payload import Usage
+from workers import estimate
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
 from workers.history import NotProjected, history
 from workers.inference.port import (
-    Backend,
     BackendError,
     BackendUnavailable,
     Delta,
@@ -33,6 +33,7 @@ from workers.inference.port import (
     ToolCallDelta,
 )
 from workers.publication import Publication
+from workers.upstream import Leave, NoRoom, Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +60,31 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Unstarted:
+    """No key had room any more when it was asked; nothing was said. ``wait_s`` seconds from now one may have."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptPorts:
-    backend: Backend
+    upstream: Upstream
     publisher: Publisher
     streams: StreamWriter
     database: Database
 
 
 class Attempt:
-    """Runs once. ``run`` returns the terminal event, Broken, or why it was stopped without one."""
+    """Runs once. ``run`` returns the terminal event, Broken, Unstarted, or why it was stopped without an event.
 
-    def __init__(self, ports: AttemptPorts, facts: Facts, prompt: SubmitPrompt, attempt: int) -> None:
+    ``permit`` is the upstream's leave to ask.
+    """
+
+    def __init__(
+        self, ports: AttemptPorts, facts: Facts, prompt: SubmitPrompt, attempt: int, permit: Leave = None
+    ) -> None:
         self._ports = ports
+        self._permit = permit
         self._facts = facts
         self._prompt = prompt
         self._attempt = attempt
@@ -106,7 +120,7 @@ class Attempt:
             self._publication.say(encode(self._unsaid))
             self._unsaid = None
 
-    async def run(self) -> AnyEnvelope | Broken | Stop:
+    async def run(self) -> AnyEnvelope | Broken | Unstarted | Stop:
         # Said with its first tokens, or with its end: followers see the frame, and nobody waits for the event.
         self._unsaid = self._facts.started(self._attempt)
         owner = {"user_id": self._prompt.user_id, "key_id": self._prompt.key_id}
@@ -126,6 +140,8 @@ class Attempt:
         except RequestRefused as refused:
             self.ending = True
             return self._facts.failed(self._attempt, refused.reason, str(refused), self._deltas)
+        except NoRoom as full:
+            return Unstarted(full.wait_s)
         except BackendError as broken:
             return Broken(self._attempt, self._deltas.count, broken.reason, str(broken))
         self.ending = True
@@ -156,6 +172,8 @@ class Attempt:
     async def close(self) -> None:
         """Release what the attempt holds. What it had not published yet is dropped."""
         await self._publication.close()
+        permit, self._permit = self._permit, None
+        await self._ports.upstream.give_back(permit)
 
     async def _infer(self) -> Finished:
         request = InferenceRequest(
@@ -168,8 +186,10 @@ class Attempt:
             tools=self._prompt.content.tools,
             response_format=self._prompt.content.response_format,
         )
+        permit, self._permit = self._permit, None
+        answer = self._ports.upstream.answer(request, self._facts.tenant_id, estimate.tokens(self._prompt), permit)
         try:
-            async with aclosing(self._ports.backend.generate(request)) as items:
+            async with aclosing(answer) as items:
                 async for item in items:
                     if isinstance(item, Finished):
                         return item

@@ -241,6 +241,10 @@ class Claims:
             ids=list(generation_ids),
         )
 
+    async def unclaim(self, generation_id: UUID, attempt: int) -> None:
+        """As if ``attempt`` had never been claimed: it asked nobody and said nothing. Whoever asks next may have it."""
+        await self._database.at_once(_UNCLAIM, id=generation_id, attempt=attempt, worker=self._worker)
+
     async def forget_old(self, keep_hours: int) -> int:
         """Delete what ended over ``keep_hours`` ago. Returns how many."""
         async with self._database.system() as session:
@@ -295,4 +299,16 @@ WITH mine AS MATERIALIZED (
   SELECT generation_id FROM work.claims WHERE worker = :worker AND terminal IS NULL ORDER BY generation_id FOR UPDATE)
 UPDATE work.claims c SET lease_until = clock_timestamp() + make_interval(secs => :lease)
 WHERE c.generation_id = ANY(ARRAY(SELECT generation_id FROM mine)) RETURNING c.generation_id, c.cancel_requested
+"""
+# What was to be cancelled meanwhile is released like any other, so that the wish is not lost.
+_UNCLAIM = """
+WITH gone AS (
+  DELETE FROM work.claims
+  WHERE generation_id = :id AND attempt = 1 AND :attempt = 1 AND worker = :worker AND terminal IS NULL
+    AND NOT cancel_requested
+  RETURNING generation_id)
+UPDATE work.claims SET lease_until = now(), worker = NULL,
+  attempt = CASE WHEN attempt > 1 AND NOT cancel_requested THEN attempt - 1 ELSE attempt END
+WHERE generation_id = :id AND attempt = :attempt AND worker = :worker AND terminal IS NULL
+  AND generation_id NOT IN (SELECT generation_id FROM gone)
 """

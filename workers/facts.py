@@ -23,12 +23,10 @@ from event_schemas.generation import (
     TokensEmitted,
 )
 from event_schemas.payload import Payload, Usage
+from workers import estimate
 from workers.deltas import Deltas
 
 SOURCE = "/parley/workers"
-
-_CHARACTERS_A_TOKEN = 4
-"""Rule of thumb for English text, used only where an attempt was lost and nobody counted; marked as an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +123,9 @@ class Facts:
 
     def estimate(self, output_tokens: int) -> Usage:
         """What an attempt used that nobody counted, of which ``output_tokens`` deltas were seen."""
-        characters = (
-            sum(len(message.text) for message in self._prompt.content.messages)
-            if isinstance(self._prompt, SubmitPrompt)
-            else 0
-        )
-        return Usage(
-            input_tokens=-(-characters // _CHARACTERS_A_TOKEN), output_tokens=output_tokens, source="estimated"
-        )
+        prompt = self._prompt
+        asked = estimate.input_tokens(prompt) if isinstance(prompt, SubmitPrompt) else 0
+        return Usage(input_tokens=asked, output_tokens=output_tokens, source="estimated")
 
     def _say(self, payload: Payload) -> AnyEnvelope:
         return self._cause.caused(payload, id=new_id(), source=SOURCE, actor=f"worker:{self._worker}")

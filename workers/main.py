@@ -9,6 +9,7 @@ import secrets
 
 from backplane.ports.bus import Mode
 from backplane.settings import LlmSettings, Settings
+from backplane.settings.pools import KEYED
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
 from backplane.wiring.services import worker_side
@@ -17,16 +18,20 @@ from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels, forget_old_claims
 from workers.claims import Claims
 from workers.inference.registry import make_backend
+from workers.keys import Keys, configured_keys
+from workers.upstream import Upstream
 from workers.worker import Worker
 
 
 async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
     """Run the prompts of ``pool`` until ``stop`` is set, then drain.
 
-    Raises KeyError where the settings have no such pool, BackendUnavailable where its engine does not start.
+    Raises KeyError where the settings have no such pool, UnusableKey where a key of its cannot be found,
+    BackendUnavailable where its engine does not start.
     """
     described = settings.pools[pool]
     name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    keys = configured_keys(pool, described) if described.backend in KEYED else None
     backend = make_backend(pool, described, LlmSettings())
     await backend.start(status.progress)
     try:
@@ -37,13 +42,14 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 [topics.commands(pool)], topics.WORKERS, Mode.SHARED, prefetch=described.slots
             )
             control = await side.bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=16)
+            upstream = Upstream(backend, described, Keys(pool, described, keys, side.key_room) if keys else None)
             worker = Worker(
                 name,
                 described.slots,
                 settings.worker,
                 claims,
                 commands,
-                AttemptPorts(backend, side.bus, side.streams, side.database),
+                AttemptPorts(upstream, side.bus, side.streams, side.database),
                 side.signals,
                 readiness,
             )
@@ -53,6 +59,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 background = [
                     tasks.create_task(cancellations.run()),
                     tasks.create_task(follow_cancels(side.signals, worker.cancel)),
+                    tasks.create_task(upstream.keep()),
                     tasks.create_task(forget_old_claims(claims, settings.worker.keep_claims_hours)),
                 ]
                 status.ready(f"pool {pool}, {described.slots} slots")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,18 +15,22 @@ from prometheus_client import Counter, Gauge
 from backplane.ports.bus import BusError, Consumer, Message
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
+from backplane.ports.key_room import Full
 from backplane.ports.token_stream import Signals, StreamUnavailable
 from backplane.settings import WorkerSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, NewerVersion, Poison, decode, encode
 from event_schemas.generation import SubmitPrompt
-from workers.attempt import Attempt, AttemptPorts, Broken, Stop
+from workers import estimate
+from workers.attempt import Attempt, AttemptPorts, Broken, Stop, Unstarted
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
 from workers.facts import Facts
 from workers.held import Held
 from workers.insistence import insist
 from workers.publication import publish_event
 from workers.terminal_frames import terminal_frame
+from workers.turns import Turns
+from workers.upstream import Leave
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +38,8 @@ ENDED = "generations:ended"
 """Signals channel on which the conversation of a generation that ended is sent."""
 
 _MOST_HELD = 256
+_MOST_OF_A_TENANT = 64
+_FLOOD_PAUSE_S = 5.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 
@@ -73,8 +80,9 @@ class Worker:
         readiness: Readiness,
     ) -> None:
         self._name = name
-        self._slots = asyncio.Semaphore(slots)
+        self._turns = Turns(slots)
         self._free = slots
+        self._without_room = 0
         self._settings = settings
         self._claims = claims
         self._consumer = consumer
@@ -150,8 +158,12 @@ class Worker:
             await insist(lambda: dead_letter(self._ports.publisher, message, reason))
             await self._ack(message)
             return
-        if len(self._held) >= _MOST_HELD:
+        if len(self._held) + self._without_room >= _MOST_HELD:
             await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
+            return
+        if self._turns.waiting(envelope.tenantid) >= _MOST_OF_A_TENANT:
+            # A flood must not fill the places of others, and comes back when some of it may have gone.
+            await self._consumer.nack(message, delay=random.uniform(0.5, 1.5) * _FLOOD_PAUSE_S)
             return
         delivery = _Delivery([message], envelope, envelope.data, Facts(envelope, envelope.data, self._name))
         self._free -= 1
@@ -160,32 +172,83 @@ class Worker:
         task.add_done_callback(self._deliveries.discard)
 
     async def _deliver(self, delivery: _Delivery) -> None:
+        tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)
+        ring = self._ports.upstream.ring_of(tenant_id)
         pause_s = _FIRST_PAUSE_S
+        in_vain = False
         while True:
-            async with self._slots:
-                try:
-                    done = self._draining or await self._ask(delivery)
-                except DatabaseUnavailable as error:
-                    logger.warning("claim waits", extra={"action": "claim_waits", "cause": str(error)})
-                    done = False
-                except Exception as bug:
-                    # Its text may hold what people wrote. What is not done is asked for again, never dropped.
-                    about = {"generation_id": str(delivery.prompt.generation_id), "cause": type(bug).__name__}
-                    logger.error("delivery failed", extra={"action": "delivery_failed"} | about)
-                    logger.debug("what it said", exc_info=bug)
-                    done = False
-                finally:
-                    # Waiting takes no slot: what is held below leaves its place to others.
-                    self._free += 1
-                    self._room.set()
-            if done:
+            await self._turn(tenant_id, tokens, ring, again=in_vain)
+            try:
+                outcome = True if self._draining else await self._take(delivery, tenant_id, tokens)
+            except DatabaseUnavailable as error:
+                logger.warning("claim waits", extra={"action": "claim_waits", "cause": str(error)})
+                outcome = False
+            except Exception as bug:
+                # Its text may hold what people wrote. What is not done is asked for again, never dropped.
+                about = {"generation_id": str(delivery.prompt.generation_id), "cause": type(bug).__name__}
+                logger.error("delivery failed", extra={"action": "delivery_failed"} | about)
+                logger.debug("what it said", exc_info=bug)
+                outcome = False
+            finally:
+                # Waiting takes no slot: what waits below leaves its place to others.
+                self._free += 1
+                self._room.set()
+                self._turns.free()
+            if outcome is True:
                 return
-            await self._held.wait(delivery.prompt.conversation_id, pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            in_vain = isinstance(outcome, Full)
+            if isinstance(outcome, Full):
+                self._turns.close(ring, outcome.wait_s)
+            else:
+                await self._held.wait(delivery.prompt.conversation_id, pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             self._free -= 1
 
-    async def _ask(self, delivery: _Delivery) -> bool:
+    async def _turn(self, tenant_id: UUID, tokens: int, ring: str, *, again: bool) -> None:
+        """Wait for a slot. Who waits for room in its ring of keys keeps nobody from being received."""
+        without_room = self._turns.is_closed(ring)
+        if without_room:
+            self._without_room += 1
+            self._free += 1
+            self._room.set()
+        try:
+            await self._turns.take(tenant_id, tokens, ring, again=again)
+        finally:
+            if without_room:
+                self._without_room -= 1
+                self._free -= 1
+
+    async def _take(self, delivery: _Delivery, tenant_id: UUID, tokens: int) -> bool | Full:
+        """Take leave of the upstream, then ask for the claim. True: this delivery is dealt with."""
+        permit = await self._ports.upstream.permit(tenant_id, tokens)
+        if isinstance(permit, Full) and not permit.refused:
+            return permit
+        return await self._ask(delivery, permit)
+
+    async def _ask(self, delivery: _Delivery, permit: Leave) -> bool | Full:
         """Ask for the claim and act on the answer. True: this delivery is dealt with."""
+        try:
+            answer = await self._answer(delivery)
+            if isinstance(answer, Claimed):
+                unused, permit = permit, None
+                return await self._attempt(delivery, answer.attempt, unused)
+        finally:
+            await self._ports.upstream.give_back(permit)
+        match answer:
+            case Ended(terminal):
+                await publish_event(self._ports.publisher, str(delivery.facts.tenant_id), terminal)
+                await self._told(delivery.facts.tenant_id, decode(terminal), *delivery.messages)
+                return True
+            case Elsewhere():
+                await self._ack(*delivery.messages)
+                return True
+            case bool(done):
+                return done
+            case Mine() | Busy():
+                return False
+
+    async def _answer(self, delivery: _Delivery) -> Claimed | Ended | Elsewhere | Mine | Busy | bool:
+        """What the claims say; a bool where it runs here already, True if this delivery is dealt with."""
         prompt, facts = delivery.prompt, delivery.facts
         running = self._running.get(prompt.generation_id)
         if running is not None:
@@ -206,18 +269,7 @@ class Worker:
                 await self._claims.release([prompt.generation_id])
         finally:
             self._asking.discard(prompt.generation_id)
-        match answer:
-            case Ended(terminal):
-                await publish_event(self._ports.publisher, str(facts.tenant_id), terminal)
-                await self._told(facts.tenant_id, decode(terminal), *delivery.messages)
-                return True
-            case Claimed(attempt):
-                return await self._attempt(delivery, attempt)
-            case Elsewhere():
-                await self._ack(*delivery.messages)
-                return True
-            case Mine() | Busy():
-                return False
+        return answer
 
     async def _take_over(self, delivery: _Delivery, expired: Expired) -> Claimed | Busy | Ended:
         facts, generation_id = delivery.facts, delivery.prompt.generation_id
@@ -240,9 +292,9 @@ class Worker:
         ended = await self._claims.end_lost(facts.tenant_id, generation_id, expired.attempt, terminal, lost)
         return Ended(terminal) if ended else Busy()
 
-    async def _attempt(self, delivery: _Delivery, number: int) -> bool:
+    async def _attempt(self, delivery: _Delivery, number: int, permit: Leave) -> bool | Full:
         generation_id = delivery.prompt.generation_id
-        attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number)
+        attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, permit)
         self._running[generation_id] = _Running(attempt, delivery)
         _running_now.inc()
         try:
@@ -252,6 +304,9 @@ class Worker:
                     if result is Stop.DRAINED:
                         await self._claims.release([generation_id])
                     return False
+                case Unstarted(wait_s):
+                    await self._claims.unclaim(generation_id, number)
+                    return Full(wait_s)
                 case Broken():
                     logger.warning(
                         "attempt broken",

@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from backplane.settings.pools import PoolSettings as PoolSettings
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,17 +67,6 @@ class BusSettings(_Section):
     partitions: int = Field(default=4, ge=1, le=128, description="partitions of a topic when it is made")
     lease_s: float = Field(default=10.0, gt=0, description="seconds of silence until a consumer counts as dead")
     retention_hours: int = Field(default=24, ge=1, description="how long what everybody has read is kept")
-
-
-class PoolSettings(_Section):
-    """One pool of workers: a backend, and the models it serves."""
-
-    backend: Literal["xllamacpp", "scripted"]
-    models: tuple[str, ...] = Field(default=(), description="names that prompts may ask for; the first is the default")
-    slots: int = Field(default=8, ge=1, le=1024, description="generations that one worker runs at a time")
-    context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
-    model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
-    license_notice: str | None = None
 
 
 class WorkerSettings(_Section):
@@ -164,11 +155,11 @@ class Settings(BaseSettings):
 
     def pool_of(self, model: str) -> str | None:
         """The first pool that serves ``model``."""
-        return next((name for name, pool in self.pools.items() if model in pool.models), None)
+        return next((name for name, pool in self.pools.items() if pool.serves(model)), None)
 
     @property
     def default_model(self) -> str | None:
-        return next((pool.models[0] for pool in self.pools.values() if pool.models), None)
+        return next((name for pool in self.pools.values() if (name := pool.default_model) is not None), None)
 
     @classmethod
     def settings_customise_sources(

@@ -13,11 +13,13 @@ from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres_bus.bus import PostgresBus
 from backplane.adapters.redis.connection import ping
 from backplane.adapters.redis.hub import Hub
+from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database
+from backplane.ports.key_room import KeyRoom
 from backplane.ports.token_stream import Signals, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
 from backplane.settings import Settings
@@ -54,6 +56,7 @@ class WorkerSide:
     database: Database
     streams: StreamWriter
     signals: Signals
+    key_room: KeyRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,11 @@ async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
     """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
     async with _Adapters(settings) as adapters:
         yield WorkerSide(
-            adapters.bus("worker"), adapters.database("worker"), adapters.stream_writer(), adapters.signals()
+            adapters.bus("worker"),
+            adapters.database("worker"),
+            adapters.stream_writer(),
+            adapters.signals(),
+            adapters.key_room(),
         )
 
 
@@ -167,6 +174,11 @@ class _Adapters:
 
     def stream_writer(self) -> RedisStreamWriter:
         made = RedisStreamWriter(self._redis_url)
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def key_room(self) -> RedisKeyRoom:
+        made = RedisKeyRoom(self._redis_url)
         self._stack.push_async_callback(made.close)
         return made
 

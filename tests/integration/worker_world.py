@@ -19,6 +19,7 @@ from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import Bus, Message, Mode, Start
 from backplane.ports.identifiers import new_id
 from backplane.settings import WorkerSettings
+from backplane.settings.pools import PoolSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas import topics
 from event_schemas.codec import AnyEnvelope, decode, encode
@@ -29,6 +30,7 @@ from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
 from workers.inference.scripted import ScriptedBackend
+from workers.upstream import Upstream
 from workers.worker import Worker
 
 COMMANDS = topics.commands(POOL)
@@ -100,7 +102,7 @@ class WorkerWorld:
             WorkerSettings(lease_s=LEASE_S, **{"max_attempts": 3, "grace_s": 5.0, "emit_every_s": 0.05} | settings),
             claims,
             commands,
-            AttemptPorts(backend, bus, streams, database),
+            AttemptPorts(Upstream(backend, PoolSettings(backend="scripted")), bus, streams, database),
             reader,
             readiness,
         )

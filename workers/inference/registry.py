@@ -13,6 +13,10 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
             from workers.inference.scripted import ScriptedBackend
 
             return ScriptedBackend(slots=pool.slots, context_window=pool.context_window)
+        case "openai" | "azure":
+            from workers.inference.openai_chat import OpenAIBackend
+
+            return OpenAIBackend(pool.base_url, slots=pool.slots, azure_api_version=pool.api_version)
         case "xllamacpp":
             from workers.inference.llamacpp import LlamaCppBackend
 

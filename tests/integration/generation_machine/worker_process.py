@@ -8,6 +8,7 @@ from uuid import UUID
 
 from backplane.ports.token_stream import Frame
 from backplane.settings import WorkerSettings
+from backplane.settings.pools import PoolSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas import topics
 from tests.integration.generation_machine.backend import SteppedBackend
@@ -19,6 +20,7 @@ from tests.integration.generation_machine.world import RedisSide, World
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
+from workers.upstream import Upstream
 from workers.worker import Worker
 
 LEASE_S = 3600.0
@@ -48,7 +50,7 @@ class WorkerProcess(Process):
         claims, readiness = Claims(database, name, LEASE_S), Readiness()
         settings = WorkerSettings(lease_s=LEASE_S, max_attempts=MOST_ATTEMPTS, grace_s=GRACE_S, emit_every_s=0.25)
         self._commands, self._control = Inbox(broker, self), Inbox(broker, self)
-        ports = AttemptPorts(backend, publisher, streams, database)
+        ports = AttemptPorts(Upstream(backend, PoolSettings(backend="scripted")), publisher, streams, database)
         worker = Worker(name, 2, settings, claims, self._commands, ports, signals, readiness)
         cancellations = Cancellations(name, claims, self._control, publisher, streams, signals, readiness)
         self._stop = asyncio.Event()

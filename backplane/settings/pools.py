@@ -1,0 +1,102 @@
+"""Pools of workers: which engine or provider runs which models, with which keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+BackendName = Literal["xllamacpp", "scripted", "openai", "azure"]
+
+KEYED: frozenset[BackendName] = frozenset(("openai", "azure"))
+"""Backends that ask somebody else, with a key."""
+
+_ANY = "*"
+
+
+class PoolSettings(BaseModel):
+    """One pool of workers: a backend, and the models it serves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: BackendName
+    models: tuple[str | dict[str, str], ...] = Field(
+        default=(),
+        description="names that prompts may ask for; the first is the default; `gpt-*` stands for all that begin so,"
+        ' and `{fast = "gpt-4o-mini"}` asks the backend for gpt-4o-mini where a prompt asks for fast',
+    )
+    slots: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="generations that one worker runs at a time; default: 8, 64 with a provider",
+    )
+    context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
+    model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
+    license_notice: str | None = None
+    base_url: str | None = Field(default=None, description="where the provider's API is; none: the provider's own")
+    api_version: str | None = Field(default=None, description="of Azure's API")
+    keys: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="provider keys: themselves, `env:NAME`, or `file:PATH`; none: OPENAI_API_KEY and the like",
+    )
+    requests_per_minute: int | None = Field(default=None, ge=1, description="of each key; none: no limit is known")
+    tokens_per_minute: int | None = Field(default=None, ge=1, description="of each key; none: no limit is known")
+    concurrency: int | None = Field(default=None, ge=1, description="requests that run at a time with one key")
+    tries: int = Field(default=4, ge=1, le=20, description="requests to the provider until one gets its first token")
+    give_up_s: float = Field(default=60.0, gt=0, description="after so long none of these begins any more")
+    first_token_s: float | None = Field(
+        default=None, gt=0, description="longest wait for the first token; none: 120 with a provider, else no limit"
+    )
+    gap_s: float | None = Field(
+        default=None, gt=0, description="longest wait between two tokens; none: 60 with a provider, else no limit"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _providers_are_waited_for_so_long(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("backend") in KEYED:
+            return {"slots": 64, "first_token_s": 120.0, "gap_s": 60.0, **given}
+        return given
+
+    @field_validator("models")
+    @classmethod
+    def _stars_end_names(cls, models: tuple[str | dict[str, str], ...]) -> tuple[str | dict[str, str], ...]:
+        for name in _names(models):
+            if not name or _ANY in name[:-1]:
+                raise ValueError(f"model {name!r}: a name may end with *, and have none elsewhere")
+        return models
+
+    @model_validator(mode="after")
+    def _has_what_its_backend_needs(self) -> PoolSettings:
+        if self.backend in KEYED and not self.models:
+            raise ValueError(f'a pool with the backend {self.backend} needs `models`, such as models = ["gpt-4o-mini"]')
+        if self.backend == "azure" and (self.base_url is None or self.api_version is None):
+            raise ValueError("a pool with the backend azure needs `base_url` (of the resource) and `api_version`")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url {self.base_url!r}: must begin with http:// or https://")
+        return self
+
+    def serves(self, model: str) -> bool:
+        """Whether prompts may ask this pool for ``model``."""
+        return any(model == name or (name.endswith(_ANY) and model.startswith(name[:-1])) for name in self.model_names)
+
+    def name_at_backend(self, model: str) -> str:
+        """What the backend calls ``model``."""
+        return next((one[model] for one in self.models if isinstance(one, dict) and model in one), model)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What prompts may ask for; names that end with * stand for many."""
+        return _names(self.models)
+
+    @property
+    def default_model(self) -> str | None:
+        """The first model that has a whole name."""
+        return next((name for name in self.model_names if not name.endswith(_ANY)), None)
+
+
+def _names(models: tuple[str | dict[str, str], ...]) -> tuple[str, ...]:
+    return tuple(name for one in models for name in ((one,) if isinstance(one, str) else one))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.turns import QUANTUM, Turns
+
+A, B, C = (UUID(int=number) for number in (1, 2, 3))
+
+
+class Office:
+    """Prompts that wait for their turns, in the order in which they come."""
+
+    def __init__(self, slots: int = 1, weights: dict[UUID, int] | None = None) -> None:
+        self.turns = Turns(slots, lambda tenant_id: (weights or {}).get(tenant_id, 1))
+        self.went: list[tuple[UUID, int]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def come(self, tenant_id: UUID, cost: int, ring: str = "", times: int = 1) -> None:
+        for _ in range(times):
+            self.tasks.append(asyncio.create_task(self._wait(tenant_id, cost, ring)))
+        await settled()
+
+    async def _wait(self, tenant_id: UUID, cost: int, ring: str) -> None:
+        await self.turns.take(tenant_id, cost, ring)
+        self.went.append((tenant_id, cost))
+
+    async def free(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.turns.free()
+            await settled()
+
+    @property
+    def who(self) -> list[UUID]:
+        return [tenant_id for tenant_id, _ in self.went]
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_slots_bound_how_many_run() -> None:
+    office = Office(slots=2)
+    await office.come(A, 10, times=3)
+    assert office.who == [A, A]
+    assert office.turns.waiting(A) == 1
+    await office.free()
+    assert office.who == [A, A, A]
+
+
+async def test_one_prompt_does_not_wait_for_a_flood() -> None:
+    office = Office()
+    await office.come(A, 500, times=1000)
+    await office.come(B, 500)
+    await office.free(4)
+    assert B in office.who[:4]
+
+
+async def test_shares_are_counted_in_tokens() -> None:
+    office = Office()
+    await office.come(A, QUANTUM * 4, times=50)
+    await office.come(B, QUANTUM, times=200)
+    await office.free(100)
+    share = Counter[UUID]()
+    for tenant_id, cost in office.went:
+        share[tenant_id] += cost
+    assert share[A] / share[B] == pytest.approx(1, rel=0.1)
+
+
+async def test_weights_share_out() -> None:
+    office = Office(weights={A: 3})
+    await office.come(A, QUANTUM, times=100)
+    await office.come(B, QUANTUM, times=100)
+    await office.free(79)
+    assert Counter(office.who[4:])[A] / Counter(office.who[4:])[B] == pytest.approx(3, rel=0.15)
+
+
+async def test_a_ring_without_room_holds_up_only_those_who_need_it() -> None:
+    office = Office()
+    await office.come(C, 1)
+    office.turns.close("platform", 0.05)
+    await office.come(A, 10, "platform", times=2)
+    await office.come(B, 10, "its own")
+    await office.free()
+    assert office.who == [C, B]
+    await office.free(2)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*office.tasks)
+    assert office.who == [C, B, A, A]
+
+
+async def test_whoever_came_in_vain_stands_first_in_line() -> None:
+    office = Office()
+    await office.come(A, 1)
+    await office.come(A, 2)
+    again = asyncio.create_task(office.turns.take(A, 3, again=True))
+    await settled()
+    await office.free()
+    assert again.done()
+    assert office.who == [A]
+
+
+async def test_who_leaves_while_waiting_costs_nobody_a_turn() -> None:
+    office = Office()
+    await office.come(A, 10, times=2)
+    await office.come(B, 10)
+    office.tasks[1].cancel()
+    await settled()
+    await office.free()
+    assert office.who == [A, B]
+    assert office.turns.waiting(A) == 0
+
+
+async def test_a_turn_that_nobody_is_there_to_take_goes_on() -> None:
+    office = Office()
+    await office.come(A, 10, times=3)
+    office.turns.free()
+    office.tasks[1].cancel()
+    await settled()
+    assert len(office.who) == 2, "the third one has the turn of the second"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(1, 5 * QUANTUM)), min_size=1, max_size=60),
+    st.integers(1, 4),
+)
+def test_all_go_once_in_their_tenants_order_and_nobody_falls_behind(
+    prompts: list[tuple[UUID, int]], slots: int
+) -> None:
+    async def run() -> None:
+        office = Office(slots)
+        for tenant_id, cost in prompts:
+            await office.come(tenant_id, cost)
+        while len(office.went) < len(prompts):
+            before = len(office.went)
+            await office.free()
+            assert len(office.went) == before + 1, "a slot was free and somebody waited"
+        for tenant_id in (A, B, C):
+            mine = [one for one in prompts if one[0] == tenant_id]
+            assert [one for one in office.went if one[0] == tenant_id] == mine
+
+    asyncio.run(run())

@@ -1,0 +1,199 @@
+"""Asking a pool's backend until it answers: with another key, or after a pause, or not at all.
+
+Before the first token everything may be tried again without anybody noticing. After it, only a new attempt may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from uuid import UUID
+
+from backplane.ports.key_room import Full, RoomUnavailable
+from backplane.settings.pools import PoolSettings
+from workers.inference.port import (
+    Backend,
+    BackendError,
+    BackendUnavailable,
+    Finished,
+    InferenceRequest,
+    Item,
+    KeyRefused,
+    Limits,
+    RateLimited,
+    RequestRefused,
+)
+from workers.keys import Keys, Permit
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 8.0
+_ROOM_POLL_S = 0.5
+_RENEW_EVERY_S = 5.0
+
+
+class NoRoom(BackendError):
+    """No key of the ring may be asked before ``wait_s`` seconds have passed, and nothing was said yet."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("no_room", f"no key has room for {wait_s:.1f} s")
+        self.wait_s = wait_s
+
+
+Leave = Permit | Full | None
+"""To ask an upstream: None where it needs none. With a Full, whose keys are refused, it ends at once."""
+
+
+class Upstream:
+    """``keys`` None: an engine of ours, which needs no leave and is asked once."""
+
+    def __init__(self, backend: Backend, pool: PoolSettings, keys: Keys | None = None) -> None:
+        self._backend = backend
+        self._pool = pool
+        self._keys = keys
+
+    def ring_of(self, tenant_id: UUID) -> str:
+        """The ring of keys that this tenant's prompts need room in; one name for all where there are none."""
+        return "" if self._keys is None else self._keys.ring_of(tenant_id)
+
+    async def permit(self, tenant_id: UUID, tokens: int) -> Leave:
+        """Leave to ask for about ``tokens`` tokens; None: none is needed. To be ended by ``answer`` or ``give_back``.
+
+        While the counters are away there is no room.
+        """
+        if self._keys is None:
+            return None
+        try:
+            return await self._keys.take(tenant_id, tokens)
+        except RoomUnavailable as error:
+            logger.warning("room unknown", extra={"action": "room_unknown", "cause": str(error)})
+            return Full(_ROOM_POLL_S)
+
+    async def give_back(self, permit: Leave) -> None:
+        """Nothing will be asked with it."""
+        if isinstance(permit, Permit) and self._keys is not None:
+            with suppress(RoomUnavailable):  # its lease runs out
+                await self._keys.give_back(permit)
+
+    async def answer(
+        self, request: InferenceRequest, tenant_id: UUID, tokens: int, permit: Leave
+    ) -> AsyncGenerator[Item]:
+        """The pieces of an answer, then how it ended. Raises NoRoom, RequestRefused, BackendUnavailable."""
+        if isinstance(permit, Full):
+            raise no_usable_key(self.ring_of(tenant_id))
+        request = replace(request, model=self._pool.name_at_backend(request.model))
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._pool.give_up_s
+        tries = 0
+        while True:
+            said = False
+            try:
+                async with aclosing(self._ask(request, permit)) as items:
+                    async for item in items:
+                        said = said or not isinstance(item, Limits)
+                        yield item
+                return
+            except RequestRefused:
+                raise
+            except BackendUnavailable as error:
+                if said or self._keys is None:
+                    raise
+                pause_s = 0.0
+                if not isinstance(error, RateLimited | KeyRefused):
+                    tries += 1
+                    pause_s = pause(tries)
+                    if tries >= self._pool.tries or loop.time() + pause_s > give_up_at:
+                        raise
+                logger.info("asking again", extra={"action": "asking_again", "reason": error.reason, "try": tries})
+                await asyncio.sleep(pause_s)
+            permit = await self._another(tenant_id, tokens)
+
+    async def _another(self, tenant_id: UUID, tokens: int) -> Permit | None:
+        permit = await self.permit(tenant_id, tokens)
+        if isinstance(permit, Full):
+            if permit.refused:
+                raise no_usable_key(self.ring_of(tenant_id))
+            raise NoRoom(permit.wait_s)
+        return permit
+
+    async def _ask(self, request: InferenceRequest, permit: Permit | None) -> AsyncGenerator[Item]:
+        """One request. What its key learns from it is told to the others before anything else happens."""
+        keys = self._keys
+        if keys is None or permit is None:
+            async with aclosing(self._timed(request)) as items:
+                async for item in items:
+                    yield item
+            return
+        used: int | None = None
+        answered = False
+        try:
+            async with aclosing(self._timed(replace(request, key=permit.key.secret))) as items:
+                async for item in items:
+                    if not answered:
+                        answered = True
+                        with suppress(RoomUnavailable):
+                            await keys.answered(permit, item if isinstance(item, Limits) else Limits())
+                    if isinstance(item, Finished) and item.input_tokens is not None and item.output_tokens is not None:
+                        used = item.input_tokens + item.output_tokens
+                    yield item
+        except RateLimited as error:
+            with suppress(RoomUnavailable):
+                await keys.has_no_room(permit, error.retry_after_s)
+            raise
+        except KeyRefused as error:
+            with suppress(RoomUnavailable):
+                await keys.is_no_good(permit, error.reason)
+            raise
+        except BackendUnavailable:
+            keys.failed(permit)
+            raise
+        finally:
+            if not answered:
+                keys.stopped(permit)
+            with suppress(RoomUnavailable):
+                await keys.done(permit, used)
+
+    async def _timed(self, request: InferenceRequest) -> AsyncGenerator[Item]:
+        first_s, gap_s = self._pool.first_token_s, self._pool.gap_s
+        loop = asyncio.get_running_loop()
+        said = False
+        try:
+            async with (
+                asyncio.timeout(first_s) as limit,
+                aclosing(self._backend.generate(request)) as items,
+            ):
+                async for item in items:
+                    if not isinstance(item, Limits):
+                        said = True
+                        limit.reschedule(None if gap_s is None else loop.time() + gap_s)
+                    yield item
+        except TimeoutError:
+            if said:
+                raise BackendUnavailable("token_gap_timeout", f"no token came for {gap_s:g} s") from None
+            raise BackendUnavailable("first_token_timeout", f"no token came within {first_s:g} s") from None
+
+    async def keep(self) -> None:
+        """Keep what is taken here from counting as lost, until this task is cancelled."""
+        while self._keys is not None:
+            await asyncio.sleep(_RENEW_EVERY_S)
+            with suppress(RoomUnavailable):
+                await self._keys.renew()
+
+
+def pause(tries: int) -> float:
+    """Seconds before try number ``tries + 1``: full jitter (Brooker, "Exponential Backoff And Jitter", AWS, 2015)."""
+    return random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
+
+
+def no_usable_key(ring: str) -> RequestRefused:
+    """Every key of ``ring`` was refused by the provider."""
+    return RequestRefused(
+        "no_usable_key",
+        f"the provider takes none of the keys of pool {ring!r}: they are wrong, revoked, or their accounts are empty; "
+        "give the pool other `keys`",
+    )
