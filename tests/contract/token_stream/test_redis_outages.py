@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis.asyncio
+import uvloop
+from redis.asyncio.connection import UnixDomainSocketConnection
 
 from backplane.adapters.redis.frames import stream_name
 from backplane.adapters.redis.hub import Hub
@@ -264,3 +266,29 @@ async def test_signals_go_on_after_an_outage(own_valkey: ValkeyServer) -> None:
         async with asyncio.timeout(20):
             assert await anext(heard) == "two"
         sending.cancel()
+
+
+class ClosedAtOnce(UnixDomainSocketConnection):
+    """A server that is killed right after it greeted the client."""
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]
+        assert self._writer is not None
+        self._writer.transport.abort()
+        while "closed=True" not in repr(self._writer.transport):
+            await asyncio.sleep(0)
+
+
+def test_a_connection_that_closes_before_it_is_written_to_is_an_outage(valkey_server: ValkeyServer) -> None:
+    async def ask() -> None:
+        hub = Hub(valkey_server.url)
+        reader = RedisStreamReader(valkey_server.url, hub)
+        reader._client.connection_pool.connection_class = ClosedAtOnce
+        with pytest.raises(StreamUnavailable):
+            await reader.backlog(TENANT, uuid4())
+        await reader.close()
+        await hub.close()
+
+    # The services' own loop says it in its own way.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
