@@ -45,6 +45,7 @@ class Turns:
         self._closed: dict[str, float] = {}
         """Ring of keys → when (the loop's time) there may be room in it again."""
         self._opening: asyncio.TimerHandle | None = None
+        self._ended = False
 
     def waiting(self, tenant_id: UUID) -> int:
         """How many of this tenant wait."""
@@ -60,6 +61,8 @@ class Turns:
 
         ``cost`` is in tokens. ``again``: its turn came before, in vain, so that it stands first in its tenant's line.
         """
+        if self._ended:
+            return
         waiter = _Waiter(min(cost, _MOST), ring, asyncio.get_running_loop().create_future())
         line = self._lines.get(tenant_id)
         if line is None:
@@ -85,8 +88,21 @@ class Turns:
         self._free += 1
         self._serve()
 
+    def let_all_go(self) -> None:
+        """Nobody waits any more, nor ever will: what is to come is up to those who wait."""
+        self._ended = True
+        if self._opening is not None:
+            self._opening.cancel()
+        for line in self._lines.values():
+            for waiter in line.waiting:
+                waiter.turn.set_result(None)
+        self._lines.clear()
+        self._round.clear()
+
     def close(self, ring: str, seconds: float) -> None:
         """There is no room in this ring of keys for so long; who needs another one goes on."""
+        if self._ended:
+            return
         loop = asyncio.get_running_loop()
         self._closed[ring] = loop.time() + seconds
         self._watch(loop)

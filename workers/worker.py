@@ -16,15 +16,14 @@ from backplane.ports.bus import BusError, Consumer, Message
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
 from backplane.ports.key_room import Full
-from backplane.ports.token_stream import Signals, StreamUnavailable
+from backplane.ports.token_stream import Signals
 from backplane.settings import WorkerSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, NewerVersion, Poison, decode, encode
-from event_schemas.generation import SubmitPrompt
 from workers import estimate
+from workers.asking import Asking, Delivery
 from workers.attempt import Attempt, AttemptPorts, Broken, Stop, Unstarted
-from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
-from workers.facts import Facts
+from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Mine
 from workers.held import Held
 from workers.insistence import insist
 from workers.publication import publish_event
@@ -49,20 +48,10 @@ _outcomes = Counter("parley_worker_attempts_total", "Attempts by how they ended"
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Delivery:
-    messages: list[Message]
-    """All that it stands for: a broker may deliver what is running to the very worker that runs it."""
-    envelope: AnyEnvelope
-    prompt: SubmitPrompt
-    facts: Facts
-    broken: Broken | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Running:
     attempt: Attempt
-    delivery: _Delivery
+    delivery: Delivery
 
 
 class Worker:
@@ -89,7 +78,7 @@ class Worker:
         self._ports = ports
         self._signals = signals
         self._readiness = readiness
-        self._asking: set[UUID] = set()
+        self._asking = Asking(claims, ports.streams, settings.max_attempts)
         self._running: dict[UUID, _Running] = {}
         self._held = Held()
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -149,9 +138,7 @@ class Worker:
 
     async def _accept(self, message: Message) -> None:
         try:
-            envelope = decode(message.payload)
-            if not isinstance(envelope.data, SubmitPrompt):
-                raise Poison(f"{envelope.type} is no prompt")
+            delivery = Delivery.of(message, self._name)
         except Poison as poison:
             reason = str(poison)
             logger.error("dead letter", extra={"action": "dead_letter", "topic": message.topic, "cause": reason})
@@ -161,17 +148,16 @@ class Worker:
         if len(self._held) + self._without_room >= _MOST_HELD:
             await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
             return
-        if self._turns.waiting(envelope.tenantid) >= _MOST_OF_A_TENANT:
+        if self._turns.waiting(delivery.facts.tenant_id) >= _MOST_OF_A_TENANT:
             # A flood must not fill the places of others, and comes back when some of it may have gone.
             await self._consumer.nack(message, delay=random.uniform(0.5, 1.5) * _FLOOD_PAUSE_S)
             return
-        delivery = _Delivery([message], envelope, envelope.data, Facts(envelope, envelope.data, self._name))
         self._free -= 1
         task = asyncio.create_task(self._deliver(delivery))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
 
-    async def _deliver(self, delivery: _Delivery) -> None:
+    async def _deliver(self, delivery: Delivery) -> None:
         tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)
         ring = self._ports.upstream.ring_of(tenant_id)
         pause_s = _FIRST_PAUSE_S
@@ -218,14 +204,14 @@ class Worker:
                 self._without_room -= 1
                 self._free -= 1
 
-    async def _take(self, delivery: _Delivery, tenant_id: UUID, tokens: int) -> bool | Full:
+    async def _take(self, delivery: Delivery, tenant_id: UUID, tokens: int) -> bool | Full:
         """Take leave of the upstream, then ask for the claim. True: this delivery is dealt with."""
         permit = await self._ports.upstream.permit(tenant_id, tokens)
         if isinstance(permit, Full) and not permit.refused:
             return permit
         return await self._ask(delivery, permit)
 
-    async def _ask(self, delivery: _Delivery, permit: Leave) -> bool | Full:
+    async def _ask(self, delivery: Delivery, permit: Leave) -> bool | Full:
         """Ask for the claim and act on the answer. True: this delivery is dealt with."""
         try:
             answer = await self._answer(delivery)
@@ -247,52 +233,17 @@ class Worker:
             case Mine() | Busy():
                 return False
 
-    async def _answer(self, delivery: _Delivery) -> Claimed | Ended | Elsewhere | Mine | Busy | bool:
+    async def _answer(self, delivery: Delivery) -> Claimed | Ended | Elsewhere | Mine | Busy | bool:
         """What the claims say; a bool where it runs here already, True if this delivery is dealt with."""
-        prompt, facts = delivery.prompt, delivery.facts
-        running = self._running.get(prompt.generation_id)
+        running = self._running.get(delivery.prompt.generation_id)
         if running is not None:
             if running.attempt.ending:
                 return False  # what it acks is settled; this one asks again and finds that it has ended
             running.delivery.messages += delivery.messages
             return True
-        if prompt.generation_id in self._asking:
-            return False
-        self._asking.add(prompt.generation_id)
-        try:
-            answer = await self._claims.ask(facts.tenant_id, prompt, delivery.messages[0].payload)
-            if isinstance(answer, Expired):
-                answer = await self._take_over(delivery, answer)
-            elif isinstance(answer, Mine):
-                # Postgres went away before it could say that the claim, or its release, was committed: nobody runs
-                # it, and our heartbeat would keep it for ever.
-                await self._claims.release([prompt.generation_id])
-        finally:
-            self._asking.discard(prompt.generation_id)
-        return answer
+        return await self._asking.ask(delivery)
 
-    async def _take_over(self, delivery: _Delivery, expired: Expired) -> Claimed | Busy | Ended:
-        facts, generation_id = delivery.facts, delivery.prompt.generation_id
-        broken = delivery.broken
-        if broken is not None and broken.attempt == expired.attempt:
-            output_tokens, why = broken.output_tokens, broken.detail
-        else:
-            output_tokens, why = 0, "its worker was lost"
-            with suppress(StreamUnavailable):
-                cursor = await self._ports.streams.last(facts.tenant_id, generation_id)
-                output_tokens = cursor.seq if cursor is not None and cursor.attempt == expired.attempt else 0
-        lost = facts.lost(expired.attempt, output_tokens)
-        if expired.cancel_requested:
-            terminal = encode(facts.cancelled(expired.attempt + 1, None))
-        elif expired.attempt >= self._settings.max_attempts:
-            detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
-            terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))
-        else:
-            return await self._claims.take_over(facts.tenant_id, generation_id, expired.attempt, lost)
-        ended = await self._claims.end_lost(facts.tenant_id, generation_id, expired.attempt, terminal, lost)
-        return Ended(terminal) if ended else Busy()
-
-    async def _attempt(self, delivery: _Delivery, number: int, permit: Leave) -> bool | Full:
+    async def _attempt(self, delivery: Delivery, number: int, permit: Leave) -> bool | Full:
         generation_id = delivery.prompt.generation_id
         attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, permit)
         self._running[generation_id] = _Running(attempt, delivery)
@@ -308,16 +259,8 @@ class Worker:
                     await self._claims.unclaim(generation_id, number)
                     return Full(wait_s)
                 case Broken():
-                    logger.warning(
-                        "attempt broken",
-                        extra={
-                            "action": "attempt_broken",
-                            "generation_id": str(generation_id),
-                            "attempt": number,
-                            "reason": result.reason,
-                            "cause": result.detail,
-                        },
-                    )
+                    about = {"generation_id": str(generation_id), "attempt": number, "reason": result.reason}
+                    logger.warning("attempt broken", extra={"action": "attempt_broken", "cause": result.detail} | about)
                     _outcomes.labels("broken").inc()
                     delivery.broken = result
                     await self._claims.release([generation_id])
@@ -384,6 +327,7 @@ class Worker:
     async def _drain(self) -> None:
         self._draining = True
         self._held.wake_all()
+        self._turns.let_all_go()
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=self._settings.grace_s)
         for running in list(self._running.values()):

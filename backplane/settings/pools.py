@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-BackendName = Literal["xllamacpp", "scripted", "openai", "azure"]
+BackendName = Literal["xllamacpp", "scripted", "openai", "azure", "triton"]
 
 KEYED: frozenset[BackendName] = frozenset(("openai", "azure"))
 """Backends that ask somebody else, with a key."""
+
+_ASKED = KEYED | {"triton"}
+"""Backends that somebody else runs."""
 
 _ANY = "*"
 
@@ -38,6 +41,10 @@ class PoolSettings(BaseModel):
     license_notice: str | None = None
     base_url: str | None = Field(default=None, description="where the provider's API is; none: the provider's own")
     api_version: str | None = Field(default=None, description="of Azure's API")
+    tensor_style: Literal["vllm", "tensorrt_llm"] = Field(
+        default="vllm", description="which tensors Triton's models have: of its vLLM backend, or of TensorRT-LLM"
+    )
+    tensors: dict[str, str] = Field(default={}, description="our name of a tensor → the model's own, for Triton")
     keys: tuple[SecretStr, ...] = Field(
         default=(),
         description="provider keys: themselves, `env:NAME`, or `file:PATH`; none: OPENAI_API_KEY and the like",
@@ -57,7 +64,7 @@ class PoolSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _providers_are_waited_for_so_long(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("backend") in KEYED:
+        if isinstance(given, Mapping) and given.get("backend") in _ASKED:
             return {"slots": 64, "first_token_s": 120.0, "gap_s": 60.0, **given}
         return given
 
@@ -71,12 +78,15 @@ class PoolSettings(BaseModel):
 
     @model_validator(mode="after")
     def _has_what_its_backend_needs(self) -> PoolSettings:
-        if self.backend in KEYED and not self.models:
+        if self.backend in _ASKED and not self.models:
             raise ValueError(f'a pool with the backend {self.backend} needs `models`, such as models = ["gpt-4o-mini"]')
         if self.backend == "azure" and (self.base_url is None or self.api_version is None):
             raise ValueError("a pool with the backend azure needs `base_url` (of the resource) and `api_version`")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url {self.base_url!r}: must begin with http:// or https://")
+        if self.backend == "triton" and self.base_url is None:
+            raise ValueError("a pool with the backend triton needs `base_url`, such as grpc://127.0.0.1:8001")
+        schemes = ("grpc://", "grpcs://") if self.backend == "triton" else ("http://", "https://")
+        if self.base_url is not None and not self.base_url.startswith(schemes):
+            raise ValueError(f"base_url {self.base_url!r}: must begin with {' or '.join(schemes)}")
         return self
 
     def serves(self, model: str) -> bool:

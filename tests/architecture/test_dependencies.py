@@ -22,7 +22,17 @@ PACKAGES = (
     "benches",
 )
 SERVERS_DRIVERS_AND_FRAMEWORKS = {"alembic", "asyncpg", "fastapi", "redis", "sqlalchemy", "starlette", "uvicorn"}
-ENGINES_AND_SDKS = {"anthropic", "huggingface_hub", "llama_cpp", "openai", "transformers", "xllamacpp"}
+ENGINES_AND_SDKS = {
+    "anthropic",
+    "grpc",
+    "huggingface_hub",
+    "llama_cpp",
+    "numpy",
+    "openai",
+    "transformers",
+    "tritonclient",
+    "xllamacpp",
+}
 MOST_LINES = 350
 
 

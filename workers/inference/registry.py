@@ -17,6 +17,17 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
             from workers.inference.openai_chat import OpenAIBackend
 
             return OpenAIBackend(pool.base_url, slots=pool.slots, azure_api_version=pool.api_version)
+        case "triton":
+            from workers.inference.triton import TritonBackend
+            from workers.inference.triton_tensors import Tensors
+
+            scheme, _, address = (pool.base_url or "").partition("://")
+            return TritonBackend(
+                address,
+                tensors=Tensors.named(pool.tensor_style, pool.tensors),
+                slots=pool.slots,
+                tls=scheme == "grpcs",
+            )
         case "xllamacpp":
             from workers.inference.llamacpp import LlamaCppBackend
 

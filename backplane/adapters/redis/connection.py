@@ -17,8 +17,8 @@ ANSWER_S = 2.0
 """Seconds without an answer after which a server counts as unreachable."""
 
 FAILED = (RedisError, OSError, TimeoutError, RuntimeError)
-"""Whatever can go wrong with a command. RuntimeError is uvloop's word for a connection that closed before it was written
-to; the client lets it through."""
+"""Whatever can go wrong with a command. RuntimeError is uvloop's word for a connection that closed before it was
+written to; the client lets it through."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 

@@ -14,6 +14,7 @@ from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import SONG, answer, request
+from tests.triton.served import ServedTriton
 from workers.inference.llamacpp import LlamaCppBackend
 from workers.inference.port import Backend, BackendUnavailable, Delta, Item, RequestRefused
 from workers.inference.scripted import ScriptedBackend
@@ -32,6 +33,8 @@ BACKENDS = [
         id="xllamacpp",
         marks=pytest.mark.model,
     ),
+    pytest.param(lambda _: ServedTriton(slots=SLOTS, window=WINDOW), id="triton-vllm"),
+    pytest.param(lambda _: ServedTriton(slots=SLOTS, window=WINDOW, style="tensorrt_llm"), id="triton-tensorrt-llm"),
 ]
 ENDLESS = Parameters(max_tokens=WINDOW, temperature=0)
 SLOW_SCRIPT = {"script": '{"hang_after": 5}'}

@@ -126,6 +126,17 @@ async def test_a_turn_that_nobody_is_there_to_take_goes_on() -> None:
     assert len(office.who) == 2, "the third one has the turn of the second"
 
 
+async def test_at_the_end_nobody_waits() -> None:
+    office = Office()
+    office.turns.close("platform", 60)
+    await office.come(A, 10, "platform", times=2)
+    await office.come(B, 10, times=2)
+    office.turns.let_all_go()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*office.tasks)
+        await office.turns.take(C, 10, "platform")
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(1, 5 * QUANTUM)), min_size=1, max_size=60),
     st.integers(1, 4),

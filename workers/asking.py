@@ -1,0 +1,84 @@
+"""Asking for the claim of a prompt that was delivered, and what to do with one whose worker was lost."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from backplane.ports.bus import Message
+from backplane.ports.token_stream import StreamUnavailable, StreamWriter
+from event_schemas.codec import AnyEnvelope, Poison, decode, encode
+from event_schemas.generation import SubmitPrompt
+from workers.attempt import Broken
+from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
+from workers.facts import Facts
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A prompt as the bus delivered it, maybe several times."""
+
+    messages: list[Message]
+    """All that it stands for: a broker may deliver what is running to the very worker that runs it."""
+    envelope: AnyEnvelope
+    prompt: SubmitPrompt
+    facts: Facts
+    broken: Broken | None = None
+
+    @classmethod
+    def of(cls, message: Message, worker: str) -> Delivery:
+        """Raises Poison, NewerVersion."""
+        envelope = decode(message.payload)
+        if not isinstance(envelope.data, SubmitPrompt):
+            raise Poison(f"{envelope.type} is no prompt")
+        return cls([message], envelope, envelope.data, Facts(envelope, envelope.data, worker))
+
+
+class Asking:
+    """After ``max_attempts`` attempts that were lost a generation has failed."""
+
+    def __init__(self, claims: Claims, streams: StreamWriter, max_attempts: int) -> None:
+        self._claims = claims
+        self._streams = streams
+        self._max_attempts = max_attempts
+        self._under_way: set[UUID] = set()
+
+    async def ask(self, delivery: Delivery) -> Claimed | Ended | Elsewhere | Mine | Busy:
+        """What is to become of ``delivery``, which does not run in this worker. Raises DatabaseUnavailable."""
+        prompt, facts = delivery.prompt, delivery.facts
+        if prompt.generation_id in self._under_way:
+            return Busy()
+        self._under_way.add(prompt.generation_id)
+        try:
+            answer = await self._claims.ask(facts.tenant_id, prompt, delivery.messages[0].payload)
+            if isinstance(answer, Expired):
+                return await self._take_over(delivery, answer)
+            if isinstance(answer, Mine):
+                # Postgres went away before it could say that the claim, or its release, was committed: nobody runs
+                # it, and our heartbeat would keep it for ever.
+                await self._claims.release([prompt.generation_id])
+            return answer
+        finally:
+            self._under_way.discard(prompt.generation_id)
+
+    async def _take_over(self, delivery: Delivery, expired: Expired) -> Claimed | Busy | Ended:
+        facts, generation_id = delivery.facts, delivery.prompt.generation_id
+        broken = delivery.broken
+        if broken is not None and broken.attempt == expired.attempt:
+            output_tokens, why = broken.output_tokens, broken.detail
+        else:
+            output_tokens, why = 0, "its worker was lost"
+            with suppress(StreamUnavailable):
+                cursor = await self._streams.last(facts.tenant_id, generation_id)
+                output_tokens = cursor.seq if cursor is not None and cursor.attempt == expired.attempt else 0
+        lost = facts.lost(expired.attempt, output_tokens)
+        if expired.cancel_requested:
+            terminal = encode(facts.cancelled(expired.attempt + 1, None))
+        elif expired.attempt >= self._max_attempts:
+            detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
+            terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))
+        else:
+            return await self._claims.take_over(facts.tenant_id, generation_id, expired.attempt, lost)
+        ended = await self._claims.end_lost(facts.tenant_id, generation_id, expired.attempt, terminal, lost)
+        return Ended(terminal) if ended else Busy()
