@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -23,6 +24,7 @@ from workers.inference.provider_answers import openai_limits, refusal, retry_aft
 logger = logging.getLogger(__name__)
 
 _CONNECT_S = 10.0
+_WINDOW = re.compile(r"maximum context length is (\d+) tokens")
 _NO_KEY = "none"
 """What servers that want no key are sent, since the SDK insists on one."""
 
@@ -96,10 +98,17 @@ class OpenAIBackend:
         except openai.APIStatusError as error:
             headers = error.response.headers
             logger.debug("the provider's answer: %s", error)
+            window = _WINDOW.search(error.message)
             raise refusal(
-                error.status_code, error.code or error.type, error.param, retry_after(headers), openai_limits(headers)
+                error.status_code,
+                error.code or error.type,
+                error.param,
+                retry_after_s=retry_after(headers),
+                limits=openai_limits(headers),
+                tokens=int(window[1]) if window else None,
             ) from None
-        except (openai.APIConnectionError, self._httpx.HTTPError, OSError) as error:
+        except (openai.APIConnectionError, self._httpx.HTTPError, OSError, RuntimeError) as error:
+            # RuntimeError is aiohttp's word for a connection that closed before it was read from.
             self._check_open()
             logger.debug("no answer: %r", error)
             raise BackendUnavailable(

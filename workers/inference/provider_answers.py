@@ -76,12 +76,18 @@ def anthropic_limits(headers: Mapping[str, str]) -> Limits | None:
 
 
 def refusal(
-    status: int, code: str | None, where: str | None, retry_after_s: float | None, limits: Limits | None
+    status: int,
+    code: str | None,
+    where: str | None = None,
+    *,
+    retry_after_s: float | None = None,
+    limits: Limits | None = None,
+    tokens: int | None = None,
 ) -> BackendError:
     """An HTTP status of 400 or more as the port's error.
 
     ``code`` is the provider's own word for it, ``where`` the parameter it is about. The provider's message is not
-    taken over, since it may quote the prompt.
+    taken over, since it may quote the prompt. ``tokens`` is the model's window, as far as that is known.
     """
     about = f"HTTP {status}" + (f", {code}" if code else "") + (f", at {where}" if where else "")
     if status == 429 and code in ("insufficient_quota", "billing_hard_limit_reached"):
@@ -91,7 +97,8 @@ def refusal(
     if status in (401, 403):
         return KeyRefused("key_refused", f"the provider does not take the key ({about})")
     if code == "context_length_exceeded":
-        return RequestRefused("context_length_exceeded", f"the prompt and its answer do not fit the model ({about})")
+        window = f"the {tokens} tokens of the model" if tokens else "the model"
+        return RequestRefused("context_length_exceeded", f"the prompt and its answer do not fit {window} ({about})")
     if status == 404:
         return RequestRefused("unknown_model", f"the provider knows no such model ({about})")
     if status == 413:

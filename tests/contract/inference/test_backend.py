@@ -14,9 +14,10 @@ from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import SONG, answer, request
+from tests.providers.served import ServedOpenAI
 from tests.triton.served import ServedTriton
 from workers.inference.llamacpp import LlamaCppBackend
-from workers.inference.port import Backend, BackendUnavailable, Delta, Item, RequestRefused
+from workers.inference.port import Backend, BackendUnavailable, Delta, Item, Limits, RequestRefused
 from workers.inference.scripted import ScriptedBackend
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,10 +34,13 @@ BACKENDS = [
         id="xllamacpp",
         marks=pytest.mark.model,
     ),
+    pytest.param(lambda _: ServedOpenAI(slots=SLOTS, window=WINDOW), id="openai"),
+    pytest.param(lambda _: ServedOpenAI(slots=SLOTS, window=WINDOW, azure=True), id="azure"),
     pytest.param(lambda _: ServedTriton(slots=SLOTS, window=WINDOW), id="triton-vllm"),
     pytest.param(lambda _: ServedTriton(slots=SLOTS, window=WINDOW, style="tensorrt_llm"), id="triton-tensorrt-llm"),
 ]
-ENDLESS = Parameters(max_tokens=WINDOW, temperature=0)
+ENDLESS = Parameters(max_tokens=WINDOW - 256, temperature=0)
+"""As long as the window allows with any of these prompts, which some engines insist on."""
 SLOW_SCRIPT = {"script": '{"hang_after": 5}'}
 
 
@@ -115,7 +119,8 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(backend: Backend) 
 
 async def _first_delta(backend: Backend) -> AsyncGenerator[Item]:
     items = backend.generate(request(*SONG, parameters=ENDLESS, metadata=SLOW_SCRIPT))
-    assert isinstance(await anext(items), Delta)
+    while not isinstance(item := await anext(items), Delta):
+        assert isinstance(item, Limits)
     return items
 
 
