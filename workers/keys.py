@@ -91,7 +91,7 @@ class Keys:
     def __init__(self, pool_name: str, pool: PoolSettings, keys: Sequence[ProviderKey], room: KeyRoom) -> None:
         self._ring = pool_name
         self._keys = {key.id: key for key in keys}
-        self._limits = [
+        self.limits = [
             KeyLimits(key.id, pool.requests_per_minute, pool.tokens_per_minute, pool.concurrency) for key in keys
         ]
         self._room = room
@@ -105,13 +105,13 @@ class Keys:
     async def take(self, tenant_id: UUID, tokens: int) -> Permit | Full:
         """Leave for a request of about ``tokens`` tokens. Raises RoomUnavailable."""
         now = time.monotonic()
-        waits = {limits.key_id: self._breakers[limits.key_id].wait_s(now) for limits in self._limits}
-        able = [limits for limits in self._limits if not waits[limits.key_id]]
+        waits = {limits.key_id: self._breakers[limits.key_id].wait_s(now) for limits in self.limits}
+        able = [limits for limits in self.limits if not waits[limits.key_id]]
         if not able:
             return Full(min(waits.values()))
         answer = await self._room.take(self._ring, able, tokens)
         if isinstance(answer, Full):
-            return Full(answer.wait_s, answer.refused and len(able) == len(self._limits))
+            return Full(answer.wait_s, answer.refused and len(able) == len(self.limits))
         self._breakers[answer.key_id].begin(now)
         self._out[answer.ticket] = answer
         return Permit(self._keys[answer.key_id], answer)

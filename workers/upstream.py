@@ -1,6 +1,7 @@
 """Asking a pool's backend until it answers: with another key, or after a pause, or not at all.
 
-Before the first token everything may be tried again without anybody noticing. After it, only a new attempt may.
+Where the provider did not begin to answer, it is asked again without anybody noticing. Whatever may have been begun is
+counted, so that only a new attempt may go on from there.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import UUID
 
-from backplane.ports.key_room import Full, RoomUnavailable
+from backplane.ports.key_room import Full, KeyLimits, RoomUnavailable
 from backplane.settings.pools import PoolSettings
 from workers.inference.port import (
     Backend,
@@ -24,6 +25,7 @@ from workers.inference.port import (
     Item,
     KeyRefused,
     Limits,
+    NotServed,
     RateLimited,
     RequestRefused,
 )
@@ -61,6 +63,11 @@ class Upstream:
         """The ring of keys that this tenant's prompts need room in; one name for all where there are none."""
         return "" if self._keys is None else self._keys.ring_of(tenant_id)
 
+    @property
+    def limits(self) -> Sequence[KeyLimits]:
+        """The keys and what is configured of them."""
+        return () if self._keys is None else self._keys.limits
+
     async def permit(self, tenant_id: UUID, tokens: int) -> Leave:
         """Leave to ask for about ``tokens`` tokens; None: none is needed. To be ended by ``answer`` or ``give_back``.
 
@@ -91,17 +98,13 @@ class Upstream:
         give_up_at = loop.time() + self._pool.give_up_s
         tries = 0
         while True:
-            said = False
             try:
                 async with aclosing(self._ask(request, permit)) as items:
                     async for item in items:
-                        said = said or not isinstance(item, Limits)
                         yield item
                 return
-            except RequestRefused:
-                raise
-            except BackendUnavailable as error:
-                if said or self._keys is None:
+            except NotServed as error:
+                if self._keys is None:
                     raise
                 pause_s = 0.0
                 if not isinstance(error, RateLimited | KeyRefused):

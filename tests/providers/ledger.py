@@ -20,7 +20,7 @@ class Entry:
 
     key: str
     tag: str | None
-    """The header ``x-parley-generation``, else ``x-request-tag``, else the API's own field for the end user."""
+    """The header ``x-client-request-id``, else ``x-request-tag``, else the API's own field for the end user."""
     path: str
     headers: Mapping[str, str]
     """Names in lower case."""

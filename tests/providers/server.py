@@ -132,7 +132,7 @@ class Providers:
             body = json.loads(await request.read())
         key = api.key()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        tag = headers.get("x-parley-generation") or headers.get("x-request-tag")
+        tag = headers.get("x-client-request-id") or headers.get("x-request-tag")
         if tag is None and isinstance(body, dict):
             tag = api.user(body)
         entry = self.ledger.open(key or "", tag, request.path, headers, body)

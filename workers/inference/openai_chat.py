@@ -18,8 +18,8 @@ import orjson
 
 from workers.inference.event_stream import EventTooLarge, events
 from workers.inference.openai_wire import Ending, read_chunk, request_body
-from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, Item, Limits, Progress
-from workers.inference.provider_answers import openai_limits, refusal, retry_after
+from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, Item, Limits, NotServed, Progress
+from workers.inference.provider_answers import never_connected, openai_limits, refusal, retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +111,10 @@ class OpenAIBackend:
             # RuntimeError is aiohttp's word for a connection that closed before it was read from.
             self._check_open()
             logger.debug("no answer: %r", error)
-            raise BackendUnavailable(
-                "provider_unreachable",
-                f"{self._base_url or 'OpenAI'} cannot be reached, or broke off ({type(error).__name__})",
-            ) from None
+            where = self._base_url or "OpenAI"
+            if never_connected(error):
+                raise NotServed("provider_unreachable", f"{where} cannot be reached; is `base_url` right?") from None
+            raise BackendUnavailable("provider_lost", f"{where} broke off ({type(error).__name__})") from None
         except EventTooLarge as error:
             raise BackendUnavailable("bad_stream", str(error)) from None
 

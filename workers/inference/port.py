@@ -2,9 +2,10 @@
 
 BackendError              ``reason`` is stable and goes into the record, the message is for people
 ├── RequestRefused        this request can never succeed; the generation fails
-└── BackendUnavailable    the engine is gone or broke off; another try may succeed
-    ├── KeyRefused        the key is no good; another one may be
-    └── RateLimited       the key has no room now
+└── BackendUnavailable    the engine is gone or broke off; another attempt may succeed
+    └── NotServed         the provider never began an answer, and counts nothing; it may be asked again
+        ├── KeyRefused    the key is no good; another one may be
+        └── RateLimited   the key has no room now
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ class BackendUnavailable(BackendError):
     """For example ``engine_lost``."""
 
 
-class KeyRefused(BackendUnavailable):
+class NotServed(BackendUnavailable):
+    """For example ``provider_failed``. Where a request may have been worked on before it broke off, this is not raised:
+    what it used would be counted nowhere."""
+
+
+class KeyRefused(NotServed):
     """The provider does not take this key, or its account has nothing left."""
 
 
-class RateLimited(BackendUnavailable):
+class RateLimited(NotServed):
     """``retry_after_s`` is what the provider said, None where it said nothing."""
 
     def __init__(self, message: str, retry_after_s: float | None, limits: Limits | None = None) -> None:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from workers.inference.port import (
     BackendError,
-    BackendUnavailable,
     KeyRefused,
     Limits,
+    NotServed,
     RateLimited,
     RequestRefused,
 )
@@ -104,8 +104,21 @@ def refusal(
     if status == 413:
         return RequestRefused("request_too_large", f"the provider takes no request as large as this ({about})")
     if status in (408, 409, 425) or status >= 500:
-        return BackendUnavailable("provider_failed", f"the provider failed ({about})")
+        return NotServed("provider_failed", f"the provider failed ({about})")
     return RequestRefused("invalid_request", f"the provider refused the request ({about})")
+
+
+def never_connected(error: BaseException) -> bool:
+    """Whether the connection was never there, so that nothing can have been asked over it. The SDKs' HTTP clients call
+    that a timeout, and only the cause at the bottom tells."""
+    import aiohttp
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _number(text: str) -> float | None:

@@ -102,7 +102,7 @@ def text_of(seen: list[Any]) -> str:
 
 
 async def test_an_answer_streams_and_is_billed_as_it_says(server: Providers, gpt: AsyncOpenAI) -> None:
-    heard = await hear(gpt, stream_options=USAGE, extra_headers={"x-parley-generation": "g1"})
+    heard = await hear(gpt, stream_options=USAGE, extra_headers={"x-client-request-id": "g1"})
     [entry] = server.ledger["key"].asked
     assert heard.finish == "stop"
     assert heard.text == entry.text != ""
