@@ -45,6 +45,7 @@ $(INSTALLED): pyproject.toml uv.lock
 	fi; \
 	$(FIND_UV); \
 	"$$uv" sync --locked --all-extras --python "$$(command -v $(PYTHON))"
+	@$(VENV)/bin/python -P -m cli.accelerators
 	@touch $@
 
 .PHONY: server

@@ -17,9 +17,11 @@ from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.envelope import Envelope
 from event_schemas.generation import Parameters, PromptContent, SubmitPrompt
 from event_schemas.payload import Usage
+from workers.billing import Billing
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
 from workers.inference.port import Delta
+from workers.prices import PriceTable
 
 TOKENS = 20
 """Of each answer."""
@@ -80,6 +82,9 @@ def words_of(generation_id: UUID) -> list[str]:
     return random.Random(generation_id.int).choices(_WORDS, k=TOKENS)
 
 
+_BILLING = Billing({}, PriceTable(()))
+
+
 def facts(talk: _Talk, parent: UUID | None) -> list[AnyEnvelope]:
     """All of one generation, in order."""
     prompt = SubmitPrompt(
@@ -97,7 +102,7 @@ def facts(talk: _Talk, parent: UUID | None) -> list[AnyEnvelope]:
     command = Envelope.first(
         prompt, id=new_id(), source="/parley/command_api", tenant_id=talk.tenant_id, actor=f"key:{talk.key_id}"
     )
-    said = Facts(command, prompt, "bench")
+    said = Facts(command, prompt, "bench", _BILLING)
     words = words_of(prompt.generation_id)
     deltas = Deltas()
     for word in words:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from backplane.settings import LlmSettings, Settings
-from cli import configuration, machine_checks, model_checks, server_checks
+from cli import accelerators, configuration, machine_checks, model_checks, server_checks
 from cli.failures import ConfigurationError
 from cli.finding import FAIL, OK, WARN, Finding
 
@@ -55,6 +55,8 @@ async def findings() -> AsyncIterator[Finding]:
     for finding in await asyncio.to_thread(model_checks.models, settings, llm):
         yield finding
     for finding in machine_checks.processor():
+        yield finding
+    for finding in await asyncio.to_thread(lambda: list(accelerators.findings(settings))):
         yield finding
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import stat
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,17 @@ _ENV_FILE = Path(".env")
 _OTHER_NAMES = {"PARLEY_SETTINGS", "PARLEY_API_KEY", "PARLEY_URL", "PARLEY_STATUS", "PARLEY_SUPERVISED"}
 _LITTLE_DISK = 2 * 1024**3
 _NO_DISK = 256 * 1024**2
+_FEATURES = {
+    "avx": "AVX",
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "amx_int8": "AMX",
+    "asimd": "NEON",
+    "sve": "SVE",
+}
+"""Linux's names → everybody's."""
 
 
 def configuration_files() -> Iterator[Finding]:
@@ -131,13 +143,34 @@ def free_port(settings: Settings) -> Finding:
 
 
 def processor() -> Iterator[Finding]:
-    """Cores, and on x86 the vector instructions that a local model wants."""
+    """Cores, memory, and the vector instructions that a local model wants."""
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     yield Finding(OK, "CPU", f"{cores} cores, {platform.machine()}")
-    flags = Path("/proc/cpuinfo")
-    if platform.machine() in ("x86_64", "AMD64") and flags.exists():
-        found = set(flags.read_text().split())
-        if "avx2" in found:
-            yield Finding(OK, "CPU features", ", ".join(flag for flag in ("avx2", "fma", "avx512f") if flag in found))
-        else:
-            yield Finding(WARN, "CPU features", "no AVX2", "a local model will be slow here; use a GPU or another host")
+    memory = psutil.virtual_memory()
+    yield Finding(
+        OK, "memory", f"{memory.total / 1024**3:.1f} GiB, of which {memory.available / 1024**3:.1f} GiB are free"
+    )
+    flags = cpu_flags()
+    if not flags:
+        yield Finding(OK, "CPU features", "this system does not say")
+        return
+    found = ", ".join(told for flag, told in _FEATURES.items() if flag in flags)
+    if platform.machine() in ("x86_64", "AMD64") and "avx2" not in flags:
+        yield Finding(
+            WARN,
+            "CPU features",
+            f"{found or 'none that a local model wants'}; no AVX2",
+            "a local model will be slow here; use a GPU or another host",
+        )
+    else:
+        yield Finding(OK, "CPU features", found or "none that a local model wants")
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's features under Linux's names; what every Mac with Apple's chips has; empty where nobody says."""
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return frozenset(("asimd",))
+    try:
+        return frozenset(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return frozenset()

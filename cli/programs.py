@@ -13,6 +13,7 @@ from backplane.wiring.embedded import EmbeddedServer, EmbeddedServerError, compl
 from cli.child import Launch, Program
 from cli.failures import ConfigurationError
 from cli.process import SUPERVISED
+from workers.inference.gpus import visible
 
 _SERVER_GRACE_S = 20.0
 _SERVICE_GRACE_S = 10.0
@@ -48,7 +49,7 @@ def service_programs(settings: Settings) -> list[Program]:
                 settings,
                 ("worker",),
                 authenticates=False,
-                with_keys_of=pool,
+                of_pool=pool,
                 grace_s=settings.worker.grace_s + _SERVICE_GRACE_S,
             )
             for pool in settings.pools
@@ -74,12 +75,12 @@ def _service(
     *,
     authenticates: bool,
     grace_s: float = _SERVICE_GRACE_S,
-    with_keys_of: str | None = None,
+    of_pool: str | None = None,
 ) -> Program:
     pools = {pool: set_up.model_dump(mode="json", exclude_none=True) for pool, set_up in settings.pools.items()}
     for pool, set_up in pools.items():
         # Secrets reach only who needs them.
-        keys = settings.pools[pool].keys if pool == with_keys_of else ()
+        keys = settings.pools[pool].keys if pool == of_pool else ()
         set_up["keys"] = [key.get_secret_value() for key in keys]
     environment = {
         **os.environ,
@@ -87,6 +88,7 @@ def _service(
         "PARLEY_POOLS": json.dumps(pools),
         ASKED_FOR: "1",
         SUPERVISED: "1",
+        **(visible(settings.pools[of_pool].gpus) if of_pool is not None else {}),
     }
 
     async def launch() -> Launch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Annotated
 
 import typer
@@ -54,9 +55,11 @@ def worker(
 
     async def serve(settings: Settings, stop: asyncio.Event) -> None:
         from cli.failures import ConfigurationError
+        from workers.inference.gpus import visible
 
         if pool not in settings.pools:
             raise ConfigurationError(f"there is no pool {pool!r}; the settings have {', '.join(settings.pools)}")
+        os.environ.update(visible(settings.pools[pool].gpus))  # read once, when the engine loads
         await workers.main.serve(settings, stop, pool=pool)
 
     _run(f"worker-{pool}", serve)

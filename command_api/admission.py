@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backplane.settings import Settings
+from backplane.settings.capabilities import Capability
 from command_api.prompt import PromptBody
 
 _MOST_BYTES_A_TOKEN = 16
 """Vocabularies give far fewer bytes a token on average over any real text, so this never refuses what would fit. The
 worker's engine counts exactly, and ends what does not fit as failed with ``context_length_exceeded``."""
+
+_PARAMETERS: dict[str, Capability] = {
+    "temperature": "sampling",
+    "top_p": "sampling",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "presence_penalty": "penalties",
+    "frequency_penalty": "penalties",
+    "seed": "seed",
+    "reasoning_effort": "reasoning_effort",
+}
 
 
 class Refused(Exception):
@@ -48,6 +61,9 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
             "body.metadata",
             f"The metadata has {metadata_bytes} bytes, the limit is {settings.limits.metadata_bytes}.",
         )
+    for capability, field, what in _asked_for(body):
+        if capability not in settings.pools[name].capabilities:
+            raise Refused("unsupported-by-model", field, f"{model} does not take {what}.")
     window = settings.pools[name].context_window
     if window is not None:
         least_tokens = sum(len(message.text.encode()) for message in written) // _MOST_BYTES_A_TOKEN
@@ -64,3 +80,23 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
                 f"max_tokens must be below the window of {model}, which is {window}.",
             )
     return Admitted(model, name)
+
+
+def _asked_for(body: PromptBody) -> Iterator[tuple[Capability, str, str]]:
+    """What the model has to be able to do, where the prompt asks for it, and what that is in words."""
+    written = body.written()
+    if body.system is not None or any(message.role == "system" for message in written):
+        yield "system", "body.messages" if body.system is None else "body.system", "instructions of the system"
+    if body.tools:
+        yield "tools", "body.tools", "tools"
+    if any(message.role == "tool" or message.tool_calls for message in written):
+        yield "tools", "body.messages", "tool calls and what tools said"
+    if any(message.images for message in written):
+        yield "images", "body.messages", "images"
+    if body.response_format is not None:
+        yield "json", "body.response_format", "a response format"
+        if body.response_format.json_schema is not None:
+            yield "json_schema", "body.response_format.json_schema", "a JSON schema of its answer"
+    for name, value in body.parameters:
+        if name in _PARAMETERS and value is not None:
+            yield _PARAMETERS[name], f"body.parameters.{name}", f"`{name}`"

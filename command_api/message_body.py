@@ -60,12 +60,12 @@ class Body(BaseModel):
 
 
 class TextPartBody(Body):
-    type: Literal["text"]
-    text: Text = Field(min_length=1, examples=["What is in this picture?"])
+    type: Literal["text"] = Field(description="always `text`")
+    text: Text = Field(min_length=1, description="what was written", examples=["What is in this picture?"])
 
 
 class ImagePartBody(Body):
-    type: Literal["image"]
+    type: Literal["image"] = Field(description="always `image`")
     url: Annotated[str, AfterValidator(_image_url)] = Field(
         description="where the provider gets it, or the picture itself as a data URL",
         examples=["https://example.com/cat.png"],
@@ -77,8 +77,10 @@ PartBody = Annotated[TextPartBody | ImagePartBody, Field(discriminator="type")]
 
 
 class ToolCallBody(Body):
-    id: Text = Field(min_length=1, max_length=200, examples=["call_abc123"])
-    name: str = Field(pattern=_TOOL_NAME, examples=["get_weather"])
+    id: Text = Field(
+        min_length=1, max_length=200, description="what the tool's message names", examples=["call_abc123"]
+    )
+    name: str = Field(pattern=_TOOL_NAME, description="the tool", examples=["get_weather"])
     arguments: Text = Field(description="JSON as the model wrote it", examples=['{"city": "Bonn"}'])
 
 
@@ -121,8 +123,10 @@ def _part(part: TextPartBody | ImagePartBody) -> TextPart | ImagePart:
 class ToolBody(Body):
     """A function that the model may ask for. Parley runs none: its arguments come in the answer's `tool_calls`."""
 
-    name: str = Field(pattern=_TOOL_NAME, examples=["get_weather"])
-    description: Text | None = Field(None, max_length=8192, examples=["The weather of a city now."])
+    name: str = Field(pattern=_TOOL_NAME, description="letters, digits, _ and -", examples=["get_weather"])
+    description: Text | None = Field(
+        None, max_length=8192, description="what it does, for the model", examples=["The weather of a city now."]
+    )
     parameters: JsonSchema | None = Field(
         None,
         description="JSON Schema of its arguments",
@@ -136,13 +140,13 @@ class ToolBody(Body):
 
 
 class NamedToolBody(Body):
-    name: str = Field(pattern=_TOOL_NAME, examples=["get_weather"])
+    name: str = Field(pattern=_TOOL_NAME, description="the tool that it has to ask for", examples=["get_weather"])
 
 
 class ResponseFormatBody(Body):
     """The answer has to be JSON."""
 
-    name: str = Field("answer", pattern=_TOOL_NAME)
+    name: str = Field("answer", pattern=_TOOL_NAME, description="what it is, for the model")
     json_schema: JsonSchema | None = Field(
         None, description="of this schema; none: any JSON object", examples=[{"type": "object"}]
     )

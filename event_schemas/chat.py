@@ -18,14 +18,14 @@ class _Said(BaseModel):
 
 
 class TextPart(_Said):
-    type: Literal["text"] = "text"
-    text: str
+    type: Literal["text"] = Field(default="text", description="always `text`")
+    text: str = Field(description="what was written")
 
 
 class ImagePart(_Said):
-    type: Literal["image"] = "image"
+    type: Literal["image"] = Field(default="image", description="always `image`")
     url: str = Field(description="`https://…`, or `data:<media type>;base64,…`")
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high"] | None = Field(default=None, description="how closely the model looks")
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]

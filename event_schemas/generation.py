@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from event_schemas.chat import AnswerContent, ChatMessage, NamedTool, Piece, ResponseFormat, Tool
-from event_schemas.payload import AboutGeneration, Content, Payload, Usage
+from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -120,6 +120,7 @@ class AttemptLost(AboutGeneration):
     key_id: UUID
     model: str
     usage: Usage
+    served: Served | None = None
 
 
 class TokensContent(Content):
@@ -141,8 +142,9 @@ class _Ended(AboutGeneration):
     attempt: int = Field(ge=0, description="0: it ended before any attempt began")
     user_id: UUID | None
     key_id: UUID
-    model: str
+    model: str = Field(description="as the prompt names it")
     usage: Usage
+    served: Served | None = Field(default=None, description="none: no attempt ran")
     content: AnswerContent
 
 

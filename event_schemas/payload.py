@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -60,3 +61,14 @@ class Usage(BaseModel):
     )
     cached_input_tokens: int = Field(default=0, ge=0, description="of the input: what the provider had in its cache")
     reasoning_tokens: int = Field(default=0, ge=0, description="of the output: what was thought and not said")
+    cost_usd: Decimal | None = Field(default=None, ge=0, description="in US dollars; none: the price is not known")
+
+
+class Served(BaseModel):
+    """What really served an attempt."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pool: str
+    backend: str
+    model: str = Field(description="as the backend calls it")

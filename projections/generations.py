@@ -42,6 +42,9 @@ TABLE = Table(
         "cached_input_tokens": "integer",
         "reasoning_tokens": "integer",
         "usage_source": "text",
+        "cost_usd": "numeric",
+        "served_pool": "text",
+        "served_model": "text",
         "first_token_ms": "integer",
         "duration_ms": "integer",
         "created_at": "timestamptz",
@@ -117,6 +120,9 @@ def _ended(row: Row, end: Terminal, envelope: AnyEnvelope) -> Row:
         "cached_input_tokens": end.usage.cached_input_tokens,
         "reasoning_tokens": end.usage.reasoning_tokens,
         "usage_source": end.usage.source,
+        "cost_usd": end.usage.cost_usd,
+        "served_pool": end.served and end.served.pool,
+        "served_model": end.served and end.served.model,
         "ended_at": envelope.time,
     }
     match end:

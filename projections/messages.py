@@ -38,6 +38,7 @@ TABLE = Table(
         "delta_lengths": "jsonb",
         "status": "text",
         "model": "text",
+        "served_model": "text",
         "attempt": "integer",
         "ordinal": "integer",
         "created_at": "timestamptz",
@@ -148,6 +149,7 @@ def _answered(key: Key, row: Row | None, stage: _Stage, time: datetime) -> Row:
                 "content": stage.content.text,
                 "tool_calls": [call.model_dump() for call in stage.content.tool_calls] or None,
                 "reasoning": stage.content.reasoning or None,
+                "served_model": stage.served and stage.served.model,
                 "delta_lengths": list(stage.content.delta_lengths),
             }
 

@@ -29,6 +29,10 @@ TABLE = Table(
         "cached_input_tokens": "integer",
         "reasoning_tokens": "integer",
         "source": "text",
+        "cost_usd": "numeric",
+        "pool": "text",
+        "backend": "text",
+        "served_model": "text",
         "at": "timestamptz",
     },
     key=("tenant_id", "generation_id", "attempt"),
@@ -58,6 +62,10 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
                 "cached_input_tokens": attempt.usage.cached_input_tokens,
                 "reasoning_tokens": attempt.usage.reasoning_tokens,
                 "source": attempt.usage.source,
+                "cost_usd": attempt.usage.cost_usd,
+                "pool": attempt.served and attempt.served.pool,
+                "backend": attempt.served and attempt.served.backend,
+                "served_model": attempt.served and attempt.served.model,
                 "at": envelope.time,
             }
             return said if row is None else max(row, said, key=_weight)

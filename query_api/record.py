@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -68,6 +69,18 @@ class PostgresRecord:
         return [*_started(row), *tokens]
 
 
+def money(amount: Decimal | None) -> str | None:
+    """US dollars as JSON carries them: as text, so that nobody rounds them."""
+    return None if amount is None else f"{amount:f}"
+
+
+def served(row: Row) -> dict[str, str] | None:
+    """Which pool and model really served a generation; None where none did."""
+    if row["served_model"] is None:
+        return None
+    return {"pool": row["served_pool"], "model": row["served_model"]}
+
+
 def _started(row: Row) -> Iterator[Frame]:
     if row["attempt"]:
         yield Frame(Kind.STARTED, row["attempt"], 0, detail={"model": row["model"]})
@@ -90,7 +103,9 @@ def _ending(row: Row) -> Frame:
             "source": row["usage_source"],
             "cached_input_tokens": row["cached_input_tokens"],
             "reasoning_tokens": row["reasoning_tokens"],
+            "cost_usd": money(row["cost_usd"]),
         },
+        "served": served(row),
     }
     kind = _ENDINGS[row["status"]]
     if kind is Kind.COMPLETED:

@@ -163,7 +163,7 @@ async def get_conversation(
     """Messages are a tree: each names its parent, and siblings are edits or regenerations."""
     with _answers():
         row = await readers.conversation(_ports(request), principal, conversation_id)
-    return views.ConversationWithMessages.model_validate(row)
+    return views.ConversationWithMessages.of(row)
 
 
 @router.get("/usage", response_model=views.UsageReport, summary="Tokens used", responses=responses(401, 403, 422, 503))
@@ -183,7 +183,9 @@ async def get_usage(
     if begin >= until:
         raise parameters.invalid("query", "from", "must be before `to`")
     groups = await readers.usage(_ports(request), principal, since=begin, until=until, group_by=group_by)
-    return views.UsageReport.model_validate({"from": begin, "to": until, "group_by": group_by, "groups": groups})
+    return views.UsageReport.model_validate(
+        {"from": begin, "to": until, "group_by": group_by, "groups": [views.UsageGroup.of(group) for group in groups]}
+    )
 
 
 @router.get(

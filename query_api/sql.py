@@ -50,7 +50,8 @@ _MINE_BY_KEY = (
 _GENERATION = f"""
     SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.metadata, g.finish_reason, g.reason,
            g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
-           g.first_token_ms, g.duration_ms, g.created_at, g.started_at, g.ended_at, m.content, m.tool_calls, m.reasoning
+           g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
+           g.ended_at, m.content, m.tool_calls, m.reasoning
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     WHERE NOT EXISTS (
@@ -65,7 +66,7 @@ async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) ->
 
 _STANDING = f"""
     SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
-           g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
+           g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool, g.served_model,
            m.content, m.reasoning, m.tool_calls, m.delta_lengths, g.is_mine AND NOT EXISTS (
              SELECT FROM read_models.conversations c
              WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted) AS is_visible
@@ -143,7 +144,7 @@ async def conversation(session: TenantSession, eyes: Eyes, conversation_id: UUID
 
 _MESSAGES = """
     SELECT id, parent_message_id, role, content, parts, tool_calls, tool_call_id, reasoning, status, model,
-           generation_id, created_at
+           served_model, generation_id, created_at
     FROM read_models.messages
     WHERE tenant_id = :tenant AND conversation_id = :id ORDER BY created_at, generation_id, ordinal
 """
@@ -171,7 +172,9 @@ async def usage(
                    sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
                    sum(cached_input_tokens)::bigint AS cached_input_tokens,
                    sum(reasoning_tokens)::bigint AS reasoning_tokens,
-                   (count(*) FILTER (WHERE source = 'estimated')) AS estimated_attempts
+                   (count(*) FILTER (WHERE source = 'estimated')) AS estimated_attempts,
+                   sum(cost_usd) AS cost_usd,
+                   (count(*) FILTER (WHERE cost_usd IS NULL)) AS attempts_of_unknown_cost
             FROM read_models.usage
             WHERE tenant_id = :tenant AND at >= :since AND at < :until AND {_MINE_BY_KEY}
             GROUP BY 1 ORDER BY 1 NULLS LAST""",  # noqa: S608 - the grouping comes from a fixed table

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backplane.ports.database import Row
 from event_schemas.chat import Part, Role
 from event_schemas.generation import FinishReason
+from query_api.record import money, served
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 
@@ -33,6 +34,17 @@ class UsageView(_View):
     )
     cached_input_tokens: int = Field(description="of the input: what the provider had in its cache", examples=[0])
     reasoning_tokens: int = Field(description="of the output: what was thought and not said", examples=[0])
+    cost_usd: str | None = Field(
+        description="US dollars, exact, by the operator's price table; null: the price is not known",
+        examples=["0.0000804"],
+    )
+
+
+class ServedView(_View):
+    """What really answered."""
+
+    pool: str = Field(description="the pool of workers", examples=["openai"])
+    model: str = Field(description="the model as its backend calls it", examples=["gpt-4o-mini-2024-07-18"])
 
 
 class ToolCallView(_View):
@@ -52,6 +64,7 @@ class GenerationView(_View):
     status: Status = Field(description="how far it has come; the last three are final", examples=["completed"])
     attempt: int = Field(description="which attempt runs or ran last; 0 before the first", examples=[1])
     model: str = Field(description="the model that was asked", examples=["gemma-3-270m"])
+    served: ServedView | None = Field(description="what really answered, once it has ended; null: nothing did")
     content: str | None = Field(
         description="the answer, once it has ended, as far as it came; follow the stream for it before that",
         examples=["Hello there."],
@@ -88,12 +101,14 @@ class GenerationView(_View):
             "source": row["usage_source"],
             "cached_input_tokens": row["cached_input_tokens"],
             "reasoning_tokens": row["reasoning_tokens"],
+            "cost_usd": money(row["cost_usd"]),
         }
         return cls.model_validate(
             {
                 **row,
                 "message_id": row["id"],
                 "usage": usage if used else None,
+                "served": served(row),
                 "stream_url": f"/v1/generations/{row['id']}/stream",
             }
         )
@@ -135,7 +150,10 @@ class MessageView(_View):
     status: Literal["complete"] | Status = Field(
         description="`complete` for what was written by people; an answer's is its generation's", examples=["completed"]
     )
-    model: str | None = Field(description="of an answer: the model", examples=["gemma-3-270m"])
+    model: str | None = Field(description="of an answer: the model that was asked", examples=["gemma-3-270m"])
+    served_model: str | None = Field(
+        description="of an answer: the model that really wrote it, as its backend calls it", examples=["gemma-3-270m"]
+    )
     generation_id: UUID = Field(description="the generation it came with", examples=[_GENERATION])
     created_at: datetime | None = Field(description="when it was submitted", examples=[_TIME])
 
@@ -146,6 +164,10 @@ class MessageView(_View):
 
 class ConversationWithMessages(ConversationView):
     messages: list[MessageView] = Field(description="all nodes of the tree, oldest first")
+
+    @classmethod
+    def of(cls, row: Row) -> ConversationWithMessages:
+        return cls.model_validate({**row, "messages": [MessageView.of(message) for message in row["messages"]]})
 
 
 class UsageGroup(_View):
@@ -159,6 +181,14 @@ class UsageGroup(_View):
     output_tokens: int = Field(description="tokens of answers", examples=[9600])
     cached_input_tokens: int = Field(description="of the input: what providers had in their caches", examples=[0])
     reasoning_tokens: int = Field(description="of the output: what was thought and not said", examples=[0])
+    cost_usd: str | None = Field(
+        description="US dollars, of the attempts whose price is known; null: of none it is", examples=["0.42"]
+    )
+    attempts_of_unknown_cost: int = Field(description="attempts whose price is not known", examples=[0])
+
+    @classmethod
+    def of(cls, row: Row) -> UsageGroup:
+        return cls.model_validate({**row, "cost_usd": money(row["cost_usd"])})
 
 
 class UsageReport(_View):

@@ -11,6 +11,7 @@ from backplane.ports.token_stream import StreamUnavailable, StreamWriter
 from event_schemas.codec import AnyEnvelope, Poison, decode, encode
 from event_schemas.generation import SubmitPrompt
 from workers.attempt import Broken
+from workers.billing import Billing
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
 from workers.facts import Facts
 
@@ -27,12 +28,12 @@ class Delivery:
     broken: Broken | None = None
 
     @classmethod
-    def of(cls, message: Message, worker: str) -> Delivery:
+    def of(cls, message: Message, worker: str, billing: Billing) -> Delivery:
         """Raises Poison, NewerVersion."""
         envelope = decode(message.payload)
         if not isinstance(envelope.data, SubmitPrompt):
             raise Poison(f"{envelope.type} is no prompt")
-        return cls([message], envelope, envelope.data, Facts(envelope, envelope.data, worker))
+        return cls([message], envelope, envelope.data, Facts(envelope, envelope.data, worker, billing))
 
 
 class Asking:

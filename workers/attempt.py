@@ -18,6 +18,7 @@ from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import SubmitPrompt
 from event_schemas.payload import Usage
 from workers import estimate
+from workers.billing import Billing
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
 from workers.history import NotProjected, history
@@ -69,6 +70,7 @@ class Unstarted:
 @dataclass(frozen=True, slots=True)
 class AttemptPorts:
     upstream: Upstream
+    billing: Billing
     publisher: Publisher
     streams: StreamWriter
     database: Database

@@ -15,6 +15,7 @@ from backplane.ports.token_stream import Signals, StreamUnavailable, StreamWrite
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import NewerVersion, Poison, decode, encode
 from event_schemas.generation import CancelGeneration
+from workers.billing import Billing
 from workers.claims import Claims, Ended, Expired, Told
 from workers.facts import Facts
 from workers.publication import publish_event
@@ -36,6 +37,7 @@ class Cancellations:
         self,
         worker: str,
         claims: Claims,
+        billing: Billing,
         consumer: Consumer,
         publisher: Publisher,
         streams: StreamWriter,
@@ -44,6 +46,7 @@ class Cancellations:
     ) -> None:
         self._worker = worker
         self._claims = claims
+        self._billing = billing
         self._consumer = consumer
         self._publisher = publisher
         self._streams = streams
@@ -68,7 +71,7 @@ class Cancellations:
             if not isinstance(envelope.data, CancelGeneration):
                 raise Poison(f"{envelope.type} is no command for workers")
             wish = envelope.data
-            facts = Facts(envelope, wish, self._worker)
+            facts = Facts(envelope, wish, self._worker, self._billing)
             if not await self._cancel(facts, wish):
                 await self._consumer.nack(message, delay=_PAUSE_S)
                 return

@@ -24,6 +24,7 @@ from event_schemas.generation import (
 )
 from event_schemas.payload import Payload, Usage
 from workers import estimate
+from workers.billing import Billing
 from workers.deltas import Deltas
 
 SOURCE = "/parley/workers"
@@ -40,10 +41,14 @@ class Timing:
 class Facts:
     """What can be said about one prompt. Every envelope is caused by the prompt's own."""
 
-    def __init__(self, cause: AnyEnvelope, prompt: SubmitPrompt | CancelGeneration, worker: str) -> None:
+    def __init__(
+        self, cause: AnyEnvelope, prompt: SubmitPrompt | CancelGeneration, worker: str, billing: Billing
+    ) -> None:
         self._cause = cause
         self._prompt = prompt
         self._worker = worker
+        self._billing = billing
+        self._served = billing.served(prompt.pool, prompt.model)
 
     @property
     def tenant_id(self) -> UUID:
@@ -80,7 +85,8 @@ class Facts:
                 user_id=self._prompt.user_id,
                 key_id=self._prompt.key_id,
                 model=self._prompt.model,
-                usage=self.estimate(output_tokens),
+                usage=self._billing.priced(self.estimate(output_tokens), self._served),
+                served=self._served,
             )
         )
 
@@ -106,7 +112,8 @@ class Facts:
 
     def _broken_off(self, attempt: int, deltas: Deltas | None) -> dict[str, Any]:
         if deltas is None:
-            return self._ended(attempt, Usage(input_tokens=0, output_tokens=0, source="provider"), Deltas())
+            nothing = Usage(input_tokens=0, output_tokens=0, source="provider")
+            return self._ended(attempt, nothing, Deltas()) | {"served": None}
         return self._ended(attempt, self.estimate(deltas.count), deltas)
 
     def _ended(self, attempt: int, usage: Usage, deltas: Deltas) -> dict[str, Any]:
@@ -117,7 +124,8 @@ class Facts:
             "user_id": self._prompt.user_id,
             "key_id": self._prompt.key_id,
             "model": self._prompt.model,
-            "usage": usage,
+            "usage": self._billing.priced(usage, self._served),
+            "served": self._served,
             "content": deltas.answer,
         }
 

@@ -15,10 +15,12 @@ from backplane.telemetry.readiness import Readiness
 from backplane.wiring.services import worker_side
 from event_schemas import topics
 from workers.attempt import AttemptPorts
+from workers.billing import Billing
 from workers.cancellation import Cancellations, follow_cancels, forget_old_claims
 from workers.claims import Claims
 from workers.inference.registry import make_backend
 from workers.keys import Keys, configured_keys
+from workers.prices import PriceTable
 from workers.upstream import Upstream
 from workers.worker import Worker
 
@@ -27,10 +29,11 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
     """Run the prompts of ``pool`` until ``stop`` is set, then drain.
 
     Raises KeyError where the settings have no such pool, UnusableKey where a key of its cannot be found,
-    BackendUnavailable where its engine does not start.
+    UnusablePrices, BackendUnavailable where its engine does not start.
     """
     described = settings.pools[pool]
     name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    billing = Billing(settings.pools, PriceTable.load(settings.prices_file))
     keys = configured_keys(pool, described) if described.backend in KEYED else None
     backend = make_backend(pool, described, LlmSettings())
     await backend.start(status.progress)
@@ -49,11 +52,13 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 settings.worker,
                 claims,
                 commands,
-                AttemptPorts(upstream, side.bus, side.streams, side.database),
+                AttemptPorts(upstream, billing, side.bus, side.streams, side.database),
                 side.signals,
                 readiness,
             )
-            cancellations = Cancellations(name, claims, control, side.bus, side.streams, side.signals, readiness)
+            cancellations = Cancellations(
+                name, claims, billing, control, side.bus, side.streams, side.signals, readiness
+            )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_serve_health(readiness, settings, stop))
                 background = [

@@ -13,7 +13,12 @@ def terminal_frame(event: AnyEnvelope) -> Frame:
     """The frame of a terminal event."""
     ended = event.data
     assert isinstance(ended, (GenerationCompleted, GenerationFailed, GenerationCancelled))
-    detail: dict[str, Any] = {"model": ended.model, "usage": ended.usage.model_dump()}
+    cost = ended.usage.cost_usd
+    detail: dict[str, Any] = {
+        "model": ended.model,
+        "usage": ended.usage.model_dump() | {"cost_usd": None if cost is None else f"{cost:f}"},
+        "served": ended.served and {"pool": ended.served.pool, "model": ended.served.model},
+    }
     match ended:
         case GenerationCompleted():
             kind = Kind.COMPLETED

@@ -173,7 +173,8 @@ class Upstream:
                 async for item in items:
                     if not isinstance(item, Limits):
                         said = True
-                        limit.reschedule(None if gap_s is None else loop.time() + gap_s)
+                        if not limit.expired():  # else this one came too late by a hair, and the next wait ends it
+                            limit.reschedule(None if gap_s is None else loop.time() + gap_s)
                     yield item
         except TimeoutError:
             if said:

@@ -138,7 +138,7 @@ class Worker:
 
     async def _accept(self, message: Message) -> None:
         try:
-            delivery = Delivery.of(message, self._name)
+            delivery = Delivery.of(message, self._name, self._ports.billing)
         except Poison as poison:
             reason = str(poison)
             logger.error("dead letter", extra={"action": "dead_letter", "topic": message.topic, "cause": reason})

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     read_your_writes_s: float = Field(
         default=2.0, gt=0, description="how long a read waits for projections to pass what was just published"
     )
+    prices_file: Path | None = Field(
+        default=None, description="TOML file of what models cost; none: list prices that come with Parley"
+    )
     refusals_window_s: float = Field(default=60.0, gt=0, description="refusals are summed over this long")
 
     @field_validator("pools")

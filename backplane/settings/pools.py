@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from backplane.settings.capabilities import CAPABILITIES, OPENAI_COMPATIBLE, Capability
 
 BackendName = Literal["xllamacpp", "scripted", "openai", "azure", "triton"]
 
 KEYED: frozenset[BackendName] = frozenset(("openai", "azure"))
 """Backends that ask somebody else, with a key."""
+
+FlashAttention = Literal["auto", "on", "off"]
+KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 _ASKED = KEYED | {"triton"}
 """Backends that somebody else runs."""
@@ -39,6 +44,16 @@ class PoolSettings(BaseModel):
     context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
     model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
     license_notice: str | None = None
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, description="GPUs that the local engine may use, numbered as by nvidia-smi; none: all there are"
+    )
+    tensor_split: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
+        default=(), max_length=16, description="the model's shares on these GPUs, such as 3, 1; none: by free memory"
+    )
+    flash_attention: FlashAttention = Field(default="auto", description="auto: where the engine finds that it can")
+    kv_cache_type: KvCacheType = Field(
+        default="f16", description="of keys and values in the local engine; q8_0 and q4_0 need flash attention"
+    )
     base_url: str | None = Field(default=None, description="where the provider's API is; none: the provider's own")
     api_version: str | None = Field(default=None, description="of Azure's API")
     tensor_style: Literal["vllm", "tensorrt_llm"] = Field(
@@ -52,6 +67,9 @@ class PoolSettings(BaseModel):
     requests_per_minute: int | None = Field(default=None, ge=1, description="of each key; none: no limit is known")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="of each key; none: no limit is known")
     concurrency: int | None = Field(default=None, ge=1, description="requests that run at a time with one key")
+    without: tuple[Capability, ...] = Field(
+        default=(), description="what these models cannot do although their backend can, such as `images`"
+    )
     tries: int = Field(default=4, ge=1, le=20, description="requests to the provider until one gets its first token")
     give_up_s: float = Field(default=60.0, gt=0, description="after so long none of these begins any more")
     first_token_s: float | None = Field(
@@ -88,6 +106,33 @@ class PoolSettings(BaseModel):
         if self.base_url is not None and not self.base_url.startswith(schemes):
             raise ValueError(f"base_url {self.base_url!r}: must begin with {' or '.join(schemes)}")
         return self
+
+    @model_validator(mode="after")
+    def _engine_options_fit(self) -> PoolSettings:
+        if self.gpus is not None and len(set(self.gpus)) < len(self.gpus):
+            raise ValueError(f"gpus {list(self.gpus)}: a GPU is named twice; name each once")
+        if self.tensor_split:
+            if sum(self.tensor_split) == 0:
+                raise ValueError("tensor_split has no share above 0; give at least one GPU a share")
+            if self.gpus is not None and len(self.gpus) != len(self.tensor_split):
+                raise ValueError(
+                    f"tensor_split has {len(self.tensor_split)} shares, and gpus names {len(self.gpus)}; give one share"
+                    " for each"
+                )
+        if self.kv_cache_type.startswith("q") and self.flash_attention == "off":
+            raise ValueError(
+                f'kv_cache_type = "{self.kv_cache_type}" needs flash attention; set flash_attention = "on", or'
+                ' kv_cache_type = "f16"'
+            )
+        return self
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What prompts may ask of this pool's models."""
+        known = CAPABILITIES[self.backend]
+        if self.backend == "openai" and self.base_url is not None:
+            known |= OPENAI_COMPATIBLE
+        return known - frozenset(self.without)
 
     def serves(self, model: str) -> bool:
         """Whether prompts may ask this pool for ``model``."""

@@ -44,7 +44,14 @@ async def test_the_202_says_where_to_go_on_and_the_generation_is_there_at_once(a
     assert ended["metadata"] == {"ticket": "4711"}
     assert ended["parameters"]["max_tokens"] == 5
     assert (ended["status"], ended["finish_reason"], ended["attempt"]) == ("completed", "length", 1)
-    assert ended["usage"] == {"input_tokens": 1, "output_tokens": 5, "source": "provider"}
+    assert ended["usage"] == {
+        "input_tokens": 1,
+        "output_tokens": 5,
+        "source": "provider",
+        "cached_input_tokens": 0,
+        "reasoning_tokens": 0,
+        "cost_usd": None,
+    }
 
 
 async def test_twenty_equal_requests_at_once_are_one_generation(admin: Client) -> None:

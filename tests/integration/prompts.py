@@ -7,12 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
+from backplane.settings.pools import PoolSettings
 from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope
 from event_schemas.envelope import Envelope
 from event_schemas.generation import CancelGeneration, Parameters, PromptContent, SubmitPrompt
+from workers.billing import Billing
+from workers.prices import PriceTable
 
 POOL = "p"
+FREE = Billing({POOL: PoolSettings(backend="scripted")}, PriceTable(()))
+"""Where no price is known."""
 
 
 def scripted(

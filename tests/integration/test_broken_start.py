@@ -50,6 +50,6 @@ def test_every_mistake_in_the_settings_is_named_at_once_and_no_value_is(up: Up) 
         "security.key_pepper",
     ):
         assert mistake in said
-    assert "'xllamacpp' or 'scripted'" in said
+    assert "'xllamacpp', 'scripted'" in said
     assert "a-secret" not in said
     assert not (up.data / "postgres").exists()

@@ -17,7 +17,7 @@ from event_schemas.codec import encode
 from event_schemas.generation import SubmitPrompt
 from event_schemas.payload import Usage
 from tests.conftest import TestDatabase
-from tests.integration.prompts import envelope, scripted, wish
+from tests.integration.prompts import FREE, envelope, scripted, wish
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine, Told
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
@@ -30,7 +30,7 @@ TENANT = UUID("01990000-0000-7000-8000-00000000000a")
 def answered(command: SubmitPrompt, text: str, attempt: int = 1) -> bytes:
     deltas = Deltas()
     deltas.append(Delta(text))
-    return encode(Facts(envelope(command, TENANT), command, "w").cancelled(attempt, deltas))
+    return encode(Facts(envelope(command, TENANT), command, "w", FREE).cancelled(attempt, deltas))
 
 
 class World:
@@ -82,7 +82,7 @@ async def test_a_lost_attempt_is_taken_over_once_and_recorded_once(world: World)
     await world.ask(world.a, command)
     await world.expire(command)
     assert await world.ask(world.b, command) == Expired(1, False)
-    lost = Facts(envelope(command, TENANT), command, "b").lost(1, 7)
+    lost = Facts(envelope(command, TENANT), command, "b", FREE).lost(1, 7)
     answers = await asyncio.gather(
         *(claims.take_over(TENANT, command.generation_id, 1, lost) for claims in (world.a, world.b))
     )
@@ -95,7 +95,7 @@ async def test_the_attempt_is_the_fence(world: World) -> None:
     command = scripted()
     await world.ask(world.a, command)
     await world.expire(command)
-    lost = Facts(envelope(command, TENANT), command, "b").lost(1, 0)
+    lost = Facts(envelope(command, TENANT), command, "b", FREE).lost(1, 0)
     await world.b.take_over(TENANT, command.generation_id, 1, lost)
     assert not await world.a.end(TENANT, command.generation_id, 1, answered(command, "from a"))
     terminal = answered(command, "from b", 2)
@@ -139,7 +139,7 @@ async def test_what_a_tool_was_asked_is_history_where_the_answer_was_completed(w
     await world.ask(world.a, parent)
     deltas = Deltas()
     deltas.append(ToolCallDelta(0, "{}", id="c1", name="look"))
-    facts = Facts(envelope(parent, TENANT), parent, "w")
+    facts = Facts(envelope(parent, TENANT), parent, "w", FREE)
     used = Usage(input_tokens=1, output_tokens=1, source="provider")
     completed = facts.completed(1, "tool_calls", used, deltas, Timing(first_token_ms=1, duration_ms=1))
     await world.a.end(TENANT, parent.generation_id, 1, encode(completed))
@@ -205,10 +205,10 @@ async def test_another_tenant_sees_no_claimed_history(world: World) -> None:
 
 async def test_cancel_ends_at_once_what_never_began(world: World) -> None:
     command = scripted()
-    terminal = encode(Facts(envelope(command, TENANT), wish(command), "a").cancelled(0, None))
+    terminal = encode(Facts(envelope(command, TENANT), wish(command), "a", FREE).cancelled(0, None))
     assert await world.a.cancel(TENANT, wish(command), terminal) == Ended(terminal)
     assert await world.ask(world.b, command) == Ended(terminal)
-    other = encode(Facts(envelope(command, TENANT), wish(command), "b").cancelled(0, None))
+    other = encode(Facts(envelope(command, TENANT), wish(command), "b", FREE).cancelled(0, None))
     assert await world.b.cancel(TENANT, wish(command), other) == Ended(terminal)
 
 
@@ -226,7 +226,7 @@ async def test_what_nobody_runs_any_more_ends_as_an_attempt_that_never_ran(world
     await world.ask(world.a, command)
     await world.expire(command)
     assert await world.b.cancel(TENANT, wish(command), b"") == Expired(1, True)
-    facts = Facts(envelope(command, TENANT), command, "b")
+    facts = Facts(envelope(command, TENANT), command, "b", FREE)
     terminal = encode(facts.cancelled(2, None))
     assert await world.b.end_lost(TENANT, command.generation_id, 1, terminal, facts.lost(1, 3))
     assert not await world.b.end_lost(TENANT, command.generation_id, 1, terminal, facts.lost(1, 3))

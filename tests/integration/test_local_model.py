@@ -20,6 +20,7 @@ from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import answer, request
+from workers.inference.engine_options import EngineOptions
 from workers.inference.gguf import read_header
 from workers.inference.llamacpp import LlamaCppBackend
 from workers.inference.port import BackendUnavailable, Delta, RequestRefused
@@ -206,3 +207,32 @@ async def test_a_running_generation_does_not_keep_the_process(packaged_model: Pa
         subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, f"{Delta.__name__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        EngineOptions(gpus=(), kv_cache_type="q8_0"),
+        EngineOptions(kv_cache_type="q4_0", flash_attention="on"),
+        EngineOptions(flash_attention="off"),
+    ],
+    ids=str,
+)
+async def test_it_answers_with_each_option(packaged_model: Path, options: EngineOptions) -> None:
+    backend = LlamaCppBackend(packaged_model, slots=1, context_window=128, threads=1, options=options)
+    await backend.start(lambda doing, share: None)
+    try:
+        deltas, finished = await answer(
+            backend.generate(request("The sky is", parameters=Parameters(max_tokens=4, temperature=0)))
+        )
+    finally:
+        await backend.close()
+    assert deltas
+    assert finished.output_tokens
+
+
+async def test_a_gpu_that_this_build_cannot_use(packaged_model: Path) -> None:
+    backend = LlamaCppBackend(packaged_model, slots=1, options=EngineOptions("fast", gpus=(99,)))
+    with pytest.raises(BackendUnavailable, match=r"\[pools.fast\].gpus names GPU 99, and .*; ") as raised:
+        await backend.start(lambda doing, share: None)
+    assert raised.value.reason == "gpu_missing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -59,6 +60,9 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
         output_tokens=2,
         cached_input_tokens=4,
         reasoning_tokens=1,
+        cost_usd=Decimal("5E-9"),
+        served_pool="p",
+        served_model="real",
         usage_source="provider",
         parameters=orjson.dumps({"temperature": 0.5}).decode(),
         metadata=orjson.dumps({"ticket": "1"}).decode(),
@@ -80,7 +84,9 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
         "source": "provider",
         "cached_input_tokens": 4,
         "reasoning_tokens": 1,
+        "cost_usd": "0.000000005",
     }
+    assert answer["served"] == {"pool": "p", "model": "real"}
     assert answer["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
     assert answer["reasoning"] == "hm"
     assert answer["parameters"] == {"temperature": 0.5}

@@ -31,7 +31,9 @@ COMPLETED = {
         "source": "provider",
         "cached_input_tokens": 0,
         "reasoning_tokens": 0,
+        "cost_usd": None,
     },
+    "served": None,
     "finish_reason": "stop",
 }
 

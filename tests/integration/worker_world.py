@@ -25,7 +25,7 @@ from event_schemas import topics
 from event_schemas.codec import AnyEnvelope, decode, encode
 from event_schemas.generation import SubmitPrompt
 from tests.conftest import TestDatabase
-from tests.integration.prompts import POOL, envelope, wish
+from tests.integration.prompts import FREE, POOL, envelope, wish
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
@@ -82,17 +82,27 @@ class WorkerWorld:
         await self.owner.close()
 
     async def worker(
-        self, name: str, *, slots: int = 4, redis_url: str | None = None, signals: bool = True, **settings: Any
+        self,
+        name: str,
+        *,
+        slots: int = 4,
+        redis_url: str | None = None,
+        signals: bool = True,
+        upstream: Upstream | None = None,
+        **settings: Any,
     ) -> RunningWorker:
-        """Start a worker. Without ``signals`` it hears of a cancel by its heartbeat only."""
+        """Start a worker. Without ``signals`` it hears of a cancel by its heartbeat only; without ``upstream`` it runs
+        the scripted backend."""
         url = redis_url or self._redis_url
         bus = self._bus(self._database.role_url("worker"))
         database = PostgresDatabase(self._database.role_url("worker"), pool_size=4)
         hub = Hub(url)
         streams, reader = RedisStreamWriter(url), RedisSignals(url, hub)
         self._open += [bus.close, database.close, hub.close, streams.close, reader.close]
-        backend = ScriptedBackend(slots=slots)
-        await backend.start(lambda what, share: None)
+        if upstream is None:
+            backend = ScriptedBackend(slots=slots)
+            await backend.start(lambda what, share: None)
+            upstream = Upstream(backend, PoolSettings(backend="scripted"))
         readiness, claims = Readiness(), Claims(database, name, LEASE_S)
         commands = await bus.subscribe([COMMANDS], topics.WORKERS, Mode.SHARED, prefetch=slots)
         control = await bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=4)
@@ -102,11 +112,11 @@ class WorkerWorld:
             WorkerSettings(lease_s=LEASE_S, **{"max_attempts": 3, "grace_s": 5.0, "emit_every_s": 0.05} | settings),
             claims,
             commands,
-            AttemptPorts(Upstream(backend, PoolSettings(backend="scripted")), bus, streams, database),
+            AttemptPorts(upstream, FREE, bus, streams, database),
             reader,
             readiness,
         )
-        cancellations = Cancellations(name, claims, control, bus, streams, reader, readiness)
+        cancellations = Cancellations(name, claims, FREE, control, bus, streams, reader, readiness)
         stop = asyncio.Event()
 
         async def run() -> None:

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+from workers.inference.engine_options import EngineOptions
 from workers.inference.engine_stream import EngineStream
 from workers.inference.gguf import GgufHeader, ModelError, read_header
 from workers.inference.llamacpp_wire import (
@@ -53,7 +54,8 @@ class LlamaCppBackend:
 
     ``context_window`` None is the smaller of 4096 and what the model has. ``gpu_layers`` -1 is all of them.
     ``threads`` None is one a core that this process may use, less one: the engine's threads spin while they
-    wait, and would take their time from Postgres and the APIs beside it.
+    wait, and would take their time from Postgres and the APIs beside it. ``options.gpus`` chooses nothing here: the
+    process was started with `gpus.visible`, and this finds out whether they are there.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class LlamaCppBackend:
         context_window: int | None = None,
         gpu_layers: int = -1,
         threads: int | None = None,
+        options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._model_file = model_file
         self._slot_count = slots
         self._slots = asyncio.Semaphore(slots)
         self._wanted_window = context_window
-        self._gpu_layers = gpu_layers
+        self._options = options
+        self._gpu_layers = 0 if options.gpus == () else gpu_layers
         self._threads = threads or max(1, _usable_cores() - 1)
         self._window = 0
         self._chat_template = False
@@ -85,7 +89,8 @@ class LlamaCppBackend:
         return self._window
 
     async def start(self, progress: Progress) -> None:
-        """Load the model. Raises BackendUnavailable: ``model_unusable``, ``engine_missing``, ``engine_failed``.
+        """Load the model. Raises BackendUnavailable: ``model_unusable``, ``engine_missing``, ``gpu_missing``,
+        ``engine_failed``.
 
         The wheel holds the interpreter while it builds the engine, so the loop stands still for that part of it.
         """
@@ -191,6 +196,7 @@ class LlamaCppBackend:
             raise BackendUnavailable(
                 "engine_missing", f"xllamacpp can't be imported ({error}); install it with `pip install xllamacpp`"
             ) from error
+        self._options.check(xllamacpp)
         _read_through(self._model_file, header.size, lambda share: progress(f"reading {name}", share * 0.8))
         progress(f"loading {name} into llama.cpp", 0.8)
         # The engine insists on an HTTP listener. It gets a socket in a folder that nobody else may enter, a key that
@@ -203,7 +209,8 @@ class LlamaCppBackend:
                     "engine_failed",
                     f"llama.cpp could not load {self._model_file}: it does not know the architecture "
                     f"{header.architecture!r}, or memory is short; try fewer slots, a smaller LLM_CONTEXT_WINDOW (now "
-                    f"{self._slot_count} × {self._window} tokens) or fewer LLM_GPU_LAYERS",
+                    f"{self._slot_count} × {self._window} tokens) or fewer LLM_GPU_LAYERS"
+                    f"{self._options.doubts()}",
                 ) from error
 
     def _engine_parameters(self, xllamacpp: Any, socket: Path) -> Any:
@@ -213,6 +220,7 @@ class LlamaCppBackend:
         parameters.n_parallel = self._slot_count
         parameters.n_ctx = self._window * self._slot_count
         parameters.n_gpu_layers = self._gpu_layers
+        self._options.apply(xllamacpp, parameters)
         parameters.fit_params = False  # would shrink the window or the layers without a word
         parameters.cpuparams.n_threads = self._threads
         parameters.cpuparams_batch.n_threads = self._threads

@@ -37,6 +37,11 @@ def request_body(request: InferenceRequest, *, window: int, chat_template: bool)
     parameters = request.parameters
     if parameters.max_tokens is not None and parameters.max_tokens < 1:
         raise RequestRefused("invalid_request", f"max_tokens is {parameters.max_tokens}; ask for at least 1")
+    if any(message.images or message.tool_calls or message.tool_call_id for message in request.messages):
+        # A prompt that brings such is refused at the door; a conversation may have it from another model.
+        raise RequestRefused(
+            "unsupported_by_model", "the conversation has images or tool calls, which it does not take"
+        )
     body: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},

@@ -29,6 +29,7 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
                 tls=scheme == "grpcs",
             )
         case "xllamacpp":
+            from workers.inference.engine_options import EngineOptions
             from workers.inference.llamacpp import LlamaCppBackend
 
             if pool.model_file is None:
@@ -42,4 +43,5 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
                 context_window=pool.context_window or llm.context_window,
                 gpu_layers=llm.gpu_layers,
                 threads=llm.cpu_threads,
+                options=EngineOptions.of(pool_name, pool),
             )

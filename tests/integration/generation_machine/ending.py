@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 from event_schemas import topics
@@ -66,7 +67,7 @@ async def _check(scene: Scene, one: Generation) -> None:
     message = await scene.stored("messages", one.id)
     assert len(message) == 1
     assert (message[0]["content"], message[0]["status"]) == (ended.content.text, status)
-    assert tuple(message[0]["delta_lengths"]) == ended.content.delta_lengths
+    assert tuple(json.loads(message[0]["delta_lengths"])) == ended.content.delta_lengths
     used = {row["attempt"]: row for row in await scene.stored("usage", one.id)}
     expected = one.lost | ({ended.attempt} if ended.attempt else set())
     assert set(used) == expected, f"usage of attempts {sorted(used)}, but there were {sorted(expected)}"

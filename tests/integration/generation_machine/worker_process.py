@@ -17,6 +17,7 @@ from tests.integration.generation_machine.model import MOST_ATTEMPTS
 from tests.integration.generation_machine.ports import ProcessDatabase, ProcessSignals, ProcessStreams
 from tests.integration.generation_machine.process import Process
 from tests.integration.generation_machine.world import RedisSide, World
+from tests.integration.prompts import FREE
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
@@ -50,9 +51,9 @@ class WorkerProcess(Process):
         claims, readiness = Claims(database, name, LEASE_S), Readiness()
         settings = WorkerSettings(lease_s=LEASE_S, max_attempts=MOST_ATTEMPTS, grace_s=GRACE_S, emit_every_s=0.25)
         self._commands, self._control = Inbox(broker, self), Inbox(broker, self)
-        ports = AttemptPorts(Upstream(backend, PoolSettings(backend="scripted")), publisher, streams, database)
+        ports = AttemptPorts(Upstream(backend, PoolSettings(backend="scripted")), FREE, publisher, streams, database)
         worker = Worker(name, 2, settings, claims, self._commands, ports, signals, readiness)
-        cancellations = Cancellations(name, claims, self._control, publisher, streams, signals, readiness)
+        cancellations = Cancellations(name, claims, FREE, self._control, publisher, streams, signals, readiness)
         self._stop = asyncio.Event()
         self._main = asyncio.create_task(worker.run(self._stop))
         self._beside = [

@@ -134,3 +134,39 @@ def test_a_tenant_has_two_lanes_wherever_there_are_two_partitions(tenant: Any, p
 @given(st.uuids(), st.lists(st.integers(0, 1000), min_size=1, max_size=16))
 def test_the_emptier_lane_is_taken(tenant: Any, backlog: list[int]) -> None:
     assert backlog[emptier(tenant, backlog)] == min(backlog[lane] for lane in lanes(tenant, len(backlog)))
+
+
+TOOL = {"name": "look"}
+IMAGE = {"role": "user", "content": [{"type": "image", "url": "https://example.com/a.png"}]}
+
+
+@pytest.mark.parametrize(
+    ("backend", "body", "field"),
+    [
+        ("scripted", {"input": "a", "tools": [TOOL]}, "body.tools"),
+        ("scripted", {"messages": [IMAGE]}, "body.messages"),
+        ("scripted", {"messages": [{"role": "tool", "content": "a", "tool_call_id": "c"}]}, "body.messages"),
+        ("scripted", {"input": "a", "response_format": {}}, "body.response_format"),
+        ("scripted", {"input": "a", "parameters": {"reasoning_effort": "low"}}, "body.parameters.reasoning_effort"),
+        ("openai", {"input": "a", "parameters": {"top_k": 3}}, "body.parameters.top_k"),
+        ("openai", {"input": "a", "tools": [TOOL], "parameters": {"seed": 3}}, None),
+        ("openai", {"messages": [IMAGE], "response_format": {"json_schema": {}}, "system": "Be brief."}, None),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_by_name(backend: str, body: dict[str, Any], field: str | None) -> None:
+    pools = {"a": PoolSettings.model_validate({"backend": backend, "models": ["m"]})}
+    if field is None:
+        assert admit(PromptBody.model_validate(body), Settings(pools=pools)).pool == "a"
+        return
+    with pytest.raises(Refused) as refused:
+        admit(PromptBody.model_validate(body), Settings(pools=pools))
+    assert (refused.value.type, refused.value.field) == ("unsupported-by-model", field)
+
+
+def test_a_pool_says_what_its_models_and_its_server_can_do() -> None:
+    compatible = PoolSettings.model_validate(
+        {"backend": "openai", "models": ["m"], "base_url": "http://127.0.0.1:1/v1", "without": ["images"]}
+    )
+    assert "top_k" in compatible.capabilities
+    with pytest.raises(Refused, match="m does not take images"):
+        admit(PromptBody.model_validate({"messages": [IMAGE]}), Settings(pools={"a": compatible}))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from event_schemas.chat import ChatMessage
+from event_schemas.chat import ChatMessage, ImagePart, ToolCall
 from event_schemas.generation import Parameters
 from tests.contract.inference.requests import request
 from workers.inference.llamacpp_wire import Ending, engine_error, engine_failure, read_chunk, request_body
@@ -88,3 +88,18 @@ def test_a_template_that_objects_is_a_refusal_and_a_broken_engine_is_not() -> No
     assert isinstance(engine_failure(RuntimeError("secret"), begun=False), RequestRefused)
     assert isinstance(engine_failure(RuntimeError("secret"), begun=True), BackendUnavailable)
     assert isinstance(engine_failure(MemoryError(), begun=False), BackendUnavailable)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ChatMessage(role="user", content=(ImagePart(url="https://example.com/a.png"),)),
+        ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c", name="look", arguments="{}"),)),
+        ChatMessage(role="tool", content="A cat", tool_call_id="c"),
+    ],
+    ids=["image", "tool call", "what a tool said"],
+)
+def test_what_another_model_took_is_not_silently_left_out(message: ChatMessage) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        request_body(request(message, "And now?"), window=64, chat_template=True)
+    assert refused.value.reason == "unsupported_by_model"

@@ -4,4 +4,5 @@ ALTER TABLE messages
   ADD COLUMN tool_calls jsonb,
   ADD COLUMN tool_call_id text,
   ADD COLUMN reasoning text,
+  ADD COLUMN served_model text,
   ALTER COLUMN delta_lengths TYPE jsonb USING to_jsonb(delta_lengths);

@@ -1,0 +1,36 @@
+"""What backends can do. One table: what a prompt asks for is held against it before anything is queued."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Capability = Literal[
+    "system",  # instructions apart from what the user says
+    "tools",  # asking for tools, and being told what they said
+    "json",  # an answer that is JSON
+    "json_schema",  # an answer that is JSON of a given schema
+    "images",
+    "reasoning_effort",
+    "seed",
+    "sampling",  # temperature, top_p
+    "top_k",
+    "min_p",
+    "penalties",  # presence_penalty, frequency_penalty
+]
+
+_LOCAL: frozenset[Capability] = frozenset(("system", "seed", "sampling", "top_k", "min_p", "penalties"))
+_OPENAI: frozenset[Capability] = frozenset(
+    ("system", "tools", "json", "json_schema", "images", "reasoning_effort", "seed", "sampling", "penalties")
+)
+
+CAPABILITIES: dict[str, frozenset[Capability]] = {
+    "xllamacpp": _LOCAL,
+    "scripted": _LOCAL,
+    "triton": _LOCAL,
+    "openai": _OPENAI,
+    "azure": _OPENAI,
+}
+"""By backend; a pool's `without` takes from it what its models or its server cannot do."""
+
+OPENAI_COMPATIBLE: frozenset[Capability] = frozenset(("top_k", "min_p"))
+"""What servers that speak like OpenAI take beyond what OpenAI does."""
