@@ -129,3 +129,17 @@ class AuditRead(Payload):
 
     def subject(self) -> str:
         return f"key:{self.key_id}"
+
+
+class ProviderKeySetAside(Payload):
+    """A provider does not take a key; it is not asked with for a while. Of the platform's own log."""
+
+    wire_name: ClassVar[str] = "provider_key.set_aside.v1"
+
+    key_id: str = Field(description="a hash of the key, which tells nothing of it")
+    pool: str
+    reason: str = Field(description="stable, such as `key_refused` or `key_exhausted`")
+    seconds: int = Field(ge=1, description="then one request tries it again")
+
+    def subject(self) -> str:
+        return f"provider_key:{self.key_id}"

@@ -19,6 +19,9 @@ P_co = TypeVar("P_co", bound=Payload, covariant=True)
 
 SCHEMA_ROOT = "urn:parley:schema:"
 
+PLATFORM = UUID(int=0)
+"""The tenant of facts that are no tenant's own: the operator's."""
+
 
 class Envelope(BaseModel, Generic[P_co]):
     """One command or event as it stands on the bus and in the record.

@@ -34,6 +34,7 @@ EVENTS: tuple[type[Payload], ...] = (
     control_plane.ConversationRenamed,
     control_plane.ConversationDeleted,
     control_plane.AuditRead,
+    control_plane.ProviderKeySetAside,
 )
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from backplane.ports.key_room import Full, KeyLimits, KeyRoom, Taken
 from backplane.settings.pools import PoolSettings
+from event_schemas.control_plane import ProviderKeySetAside
 from workers.breaker import Breaker
 from workers.inference.port import Limits
 
@@ -154,11 +155,15 @@ class Keys:
         self._breakers[permit.key.id].succeeded()
         await self._rest(permit, max(_LEAST_REST_S, retry_after_s or 0.0), "rate_limited")
 
-    async def is_no_good(self, permit: Permit, reason: str) -> bool:
-        """The provider does not take the key; ``reason`` begins with ``key_``. True: that is news. Raises
-        RoomUnavailable."""
+    async def is_no_good(self, permit: Permit, reason: str) -> ProviderKeySetAside | None:
+        """The provider does not take the key; ``reason`` begins with ``key_``. Returns the news, where it is news.
+        Raises RoomUnavailable."""
         self._breakers[permit.key.id].succeeded()
-        return await self._rest(permit, _NO_GOOD_S, reason)
+        if not await self._rest(permit, _NO_GOOD_S, reason):
+            return None
+        return ProviderKeySetAside(
+            key_id=permit.key.id, pool=permit.taken.ring, reason=reason, seconds=round(_NO_GOOD_S)
+        )
 
     def failed(self, permit: Permit) -> None:
         """The provider failed, or was not there."""

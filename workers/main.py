@@ -8,19 +8,25 @@ import platform
 import secrets
 
 from backplane.ports.bus import Mode
+from backplane.ports.identifiers import new_id
 from backplane.settings import LlmSettings, Settings
 from backplane.settings.pools import KEYED
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
 from backplane.wiring.services import worker_side
 from event_schemas import topics
+from event_schemas.codec import encode
+from event_schemas.control_plane import ProviderKeySetAside
+from event_schemas.envelope import PLATFORM, Envelope
 from workers.attempt import AttemptPorts
 from workers.billing import Billing
 from workers.cancellation import Cancellations, follow_cancels, forget_old_claims
 from workers.claims import Claims
+from workers.facts import SOURCE
 from workers.inference.registry import make_backend
 from workers.keys import Keys, configured_keys
 from workers.prices import PriceTable
+from workers.publication import publish_event
 from workers.upstream import Upstream
 from workers.worker import Worker
 
@@ -45,7 +51,14 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 [topics.commands(pool)], topics.WORKERS, Mode.SHARED, prefetch=described.slots
             )
             control = await side.bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=16)
-            upstream = Upstream(backend, described, Keys(pool, described, keys, side.key_room) if keys else None)
+
+            async def announce(news: ProviderKeySetAside) -> None:
+                told = Envelope.first(news, id=new_id(), source=SOURCE, tenant_id=PLATFORM, actor=f"worker:{name}")
+                await publish_event(side.bus, str(PLATFORM), encode(told))
+
+            upstream = Upstream(
+                backend, described, Keys(pool, described, keys, side.key_room) if keys else None, announce
+            )
             worker = Worker(
                 name,
                 described.slots,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import UUID
 
 from backplane.ports.key_room import Full, KeyLimits, RoomUnavailable
 from backplane.settings.pools import PoolSettings
+from event_schemas.control_plane import ProviderKeySetAside
 from workers.inference.port import (
     Backend,
     BackendError,
@@ -50,14 +51,23 @@ class NoRoom(BackendError):
 Leave = Permit | Full | None
 """To ask an upstream: None where it needs none. With a Full, whose keys are refused, it ends at once."""
 
+Announce = Callable[[ProviderKeySetAside], Awaitable[None]]
+
+
+async def _tell_nobody(news: ProviderKeySetAside) -> None: ...
+
 
 class Upstream:
-    """``keys`` None: an engine of ours, which needs no leave and is asked once."""
+    """``keys`` None: an engine of ours, which needs no leave and is asked once. ``announce`` publishes what becomes of
+    keys."""
 
-    def __init__(self, backend: Backend, pool: PoolSettings, keys: Keys | None = None) -> None:
+    def __init__(
+        self, backend: Backend, pool: PoolSettings, keys: Keys | None = None, announce: Announce | None = None
+    ) -> None:
         self._backend = backend
         self._pool = pool
         self._keys = keys
+        self._announce = announce or _tell_nobody
 
     def ring_of(self, tenant_id: UUID) -> str:
         """The ring of keys that this tenant's prompts need room in; one name for all where there are none."""
@@ -150,7 +160,9 @@ class Upstream:
             raise
         except KeyRefused as error:
             with suppress(RoomUnavailable):
-                await keys.is_no_good(permit, error.reason)
+                news = await keys.is_no_good(permit, error.reason)
+                if news is not None:
+                    await self._announce(news)
             raise
         except BackendUnavailable:
             keys.failed(permit)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ import pytest
 from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.ports.key_room import Full
 from backplane.settings.pools import PoolSettings
+from event_schemas.control_plane import ProviderKeySetAside
 from event_schemas.generation import Parameters
 from tests.conftest import ValkeyServer
 from tests.contract.inference.requests import request
@@ -38,11 +39,18 @@ class Pool:
     backend: OpenAIBackend
     room: RedisKeyRoom
     name: str
+    news: list[ProviderKeySetAside] = field(default_factory=list)
+
+    async def announce(self, news: ProviderKeySetAside) -> None:
+        self.news.append(news)
 
     def upstream(self, *keys: str, **settings: Any) -> Upstream:
         described = PoolSettings.model_validate({"backend": "openai", "models": ["gpt-4o-mini"]} | settings)
         return Upstream(
-            self.backend, described, Keys(self.name, described, [ProviderKey.of(key) for key in keys], self.room)
+            self.backend,
+            described,
+            Keys(self.name, described, [ProviderKey.of(key) for key in keys], self.room),
+            self.announce,
         )
 
     async def resting(self, *keys: str) -> list[str | None]:
@@ -113,6 +121,8 @@ async def test_a_key_that_is_refused_is_put_aside(pool: Pool) -> None:
     upstream = pool.upstream("wrong", "b")
     assert all(await asyncio.gather(*(answer(upstream) for _ in range(4))))
     assert await pool.resting("wrong", "b") == ["key_refused", None]
+    (news,) = pool.news
+    assert (news.key_id, news.pool, news.reason) == (ProviderKey.of("wrong").id, pool.name, "key_refused")
     asked = len(pool.server.ledger["wrong"].asked)
     assert await answer(upstream)
     assert len(pool.server.ledger["wrong"].asked) == asked, "it is not asked again"
