@@ -94,8 +94,9 @@ def _asked_for(body: PromptBody) -> Iterator[tuple[Capability, str, str]]:
     if any(message.images for message in written):
         yield "images", "body.messages", "images"
     if body.response_format is not None:
-        yield "json", "body.response_format", "a response format"
-        if body.response_format.json_schema is not None:
+        if body.response_format.json_schema is None:
+            yield "json", "body.response_format", "a response format without a schema"
+        else:
             yield "json_schema", "body.response_format.json_schema", "a JSON schema of its answer"
     for name, value in body.parameters:
         if name in _PARAMETERS and value is not None:

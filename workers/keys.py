@@ -26,7 +26,12 @@ _NO_GOOD_S = 600.0
 
 _LEAST_REST_S = 1.0
 
-_FROM_ENVIRONMENT = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+_FROM_ENVIRONMENT = {
+    "openai": "OPENAI_API_KEY",
+    "azure": "AZURE_OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "bedrock": "AWS_BEARER_TOKEN_BEDROCK",
+}
 
 
 class UnusableKey(ValueError):

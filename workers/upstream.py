@@ -107,14 +107,16 @@ class Upstream:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._pool.give_up_s
         tries = 0
+        said = False
         while True:
             try:
                 async with aclosing(self._ask(request, permit)) as items:
                     async for item in items:
+                        said = said or not isinstance(item, Limits)
                         yield item
                 return
             except NotServed as error:
-                if self._keys is None:
+                if said or self._keys is None:
                     raise
                 pause_s = 0.0
                 if not isinstance(error, RateLimited | KeyRefused):

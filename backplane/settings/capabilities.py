@@ -23,12 +23,19 @@ _OPENAI: frozenset[Capability] = frozenset(
     ("system", "tools", "json", "json_schema", "images", "reasoning_effort", "seed", "sampling", "penalties")
 )
 
+_ANTHROPIC: frozenset[Capability] = frozenset(
+    ("system", "tools", "json_schema", "images", "reasoning_effort", "sampling", "top_k")
+)
+
 CAPABILITIES: dict[str, frozenset[Capability]] = {
     "xllamacpp": _LOCAL,
     "scripted": _LOCAL,
     "triton": _LOCAL,
     "openai": _OPENAI,
     "azure": _OPENAI,
+    "anthropic": _ANTHROPIC,
+    "bedrock": _ANTHROPIC,
+    "vertex": _ANTHROPIC,
 }
 """By backend; a pool's `without` takes from it what its models or its server cannot do."""
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from backplane.settings.capabilities import CAPABILITIES, OPENAI_COMPATIBLE, Capability
 
-BackendName = Literal["xllamacpp", "scripted", "openai", "azure", "triton"]
+BackendName = Literal["xllamacpp", "scripted", "openai", "azure", "anthropic", "bedrock", "vertex", "triton"]
 
-KEYED: frozenset[BackendName] = frozenset(("openai", "azure"))
+KEYED: frozenset[BackendName] = frozenset(("openai", "azure", "anthropic", "bedrock", "vertex"))
 """Backends that ask somebody else, with a key."""
 
 FlashAttention = Literal["auto", "on", "off"]
@@ -56,6 +56,8 @@ class PoolSettings(BaseModel):
     )
     base_url: str | None = Field(default=None, description="where the provider's API is; none: the provider's own")
     api_version: str | None = Field(default=None, description="of Azure's API")
+    region: str | None = Field(default=None, description="of Bedrock or Vertex AI, such as us-east-1")
+    project: str | None = Field(default=None, description="Google Cloud project, for Vertex AI")
     tensor_style: Literal["vllm", "tensorrt_llm"] = Field(
         default="vllm", description="which tensors Triton's models have: of its vLLM backend, or of TensorRT-LLM"
     )
@@ -100,6 +102,10 @@ class PoolSettings(BaseModel):
             raise ValueError(f'a pool with the backend {self.backend} needs `models`, such as models = ["gpt-4o-mini"]')
         if self.backend == "azure" and (self.base_url is None or self.api_version is None):
             raise ValueError("a pool with the backend azure needs `base_url` (of the resource) and `api_version`")
+        if self.backend in ("bedrock", "vertex") and self.region is None:
+            raise ValueError(f"a pool with the backend {self.backend} needs `region`, such as us-east-1")
+        if self.backend == "vertex" and (self.project is None or not self.keys):
+            raise ValueError("a pool with the backend vertex needs `project`, and `keys` such as ['file:account.json']")
         if self.backend == "triton" and self.base_url is None:
             raise ValueError("a pool with the backend triton needs `base_url`, such as grpc://127.0.0.1:8001")
         schemes = ("grpc://", "grpcs://") if self.backend == "triton" else ("http://", "https://")

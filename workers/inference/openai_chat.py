@@ -42,6 +42,7 @@ class OpenAIBackend:
             "max_completion_tokens" if base_url is None or azure_api_version is not None else "max_tokens"
         )
         self._http: Any = None
+        self._running: set[Any] = set()
 
     async def start(self, progress: Progress) -> None:
         """Raises BackendUnavailable: ``engine_missing``."""
@@ -81,8 +82,12 @@ class OpenAIBackend:
 
     async def close(self) -> None:
         http, self._http = self._http, None
-        if http is not None:
-            await http.aclose()
+        if http is None:
+            return
+        # Closing the client leaves those waiting who read from a stream that says nothing.
+        for response in [*self._running]:
+            await response.close()
+        await http.aclose()
 
     @asynccontextmanager
     async def _asked(self, request: InferenceRequest, body: Any, beside: Any) -> AsyncIterator[Any]:
@@ -94,7 +99,11 @@ class OpenAIBackend:
                 extra_body=beside or None,
                 extra_headers={"X-Client-Request-Id": f"{request.generation_id}.{request.attempt}"},
             ) as response:
-                yield response
+                self._running.add(response)
+                try:
+                    yield response
+                finally:
+                    self._running.discard(response)
         except openai.APIStatusError as error:
             headers = error.response.headers
             logger.debug("the provider's answer: %s", error)

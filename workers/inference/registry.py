@@ -17,6 +17,12 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
             from workers.inference.openai_chat import OpenAIBackend
 
             return OpenAIBackend(pool.base_url, slots=pool.slots, azure_api_version=pool.api_version)
+        case "anthropic" | "bedrock" | "vertex":
+            from workers.inference.anthropic_messages import AnthropicBackend
+
+            return AnthropicBackend(
+                pool.base_url, slots=pool.slots, platform=pool.backend, region=pool.region, project=pool.project
+            )
         case "triton":
             from workers.inference.triton import TritonBackend
             from workers.inference.triton_tensors import Tensors

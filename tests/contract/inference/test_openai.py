@@ -265,3 +265,17 @@ async def test_a_cancel_reaches_a_provider_that_hangs(server: Providers, backend
     (entry,) = server.ledger[KEY].aborted
     assert entry.ended_at is not None
     assert entry.ended_at - cancelled_at < 0.25
+
+
+@pytest.mark.parametrize("fault", ["hang_early", "hang", "stall"])
+async def test_closing_ends_what_waits_for_a_provider_that_hangs(server: Providers, fault: Any) -> None:
+    backend = OpenAIBackend(server.openai_url, slots=1)
+    await backend.start(lambda doing, share: None)
+    server.queue(Script(fault=fault))
+    running = asyncio.create_task(all_of(backend, asked()))
+    await server.until(lambda: server.ledger[KEY].running == 1)
+    async with asyncio.timeout(5):
+        await backend.close()
+        (ended,) = await asyncio.gather(running, return_exceptions=True)
+    assert isinstance(ended, BackendUnavailable)
+    assert ended.reason == "engine_closed"
