@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
 
+from prometheus_client import Counter
+
 from backplane.ports.bus import Publisher
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.token_stream import Frame, Kind, StreamWriter
@@ -37,6 +39,8 @@ from workers.publication import Publication
 from workers.upstream import Leave, NoRoom, Upstream
 
 logger = logging.getLogger(__name__)
+
+_tokens = Counter("parley_worker_tokens_total", "Tokens that backends gave, whatever became of their attempts")
 
 _HISTORY_DEADLINE_S = 30.0
 _HISTORY_POLL_S = 0.05
@@ -93,6 +97,7 @@ class Attempt:
         self._began = time.monotonic()
         self._first_token: float | None = None
         self._deltas = Deltas()
+        self._counted = 0
         self._publication = Publication(ports.publisher, str(facts.tenant_id))
         self._unsaid: AnyEnvelope | None = None
         self._inference: asyncio.Task[Finished] | None = None
@@ -112,10 +117,15 @@ class Attempt:
 
     def emit(self) -> None:
         """Say what came to be since the last time. Called a few times a second."""
+        self._count()
         self._say_started()
         taken = self._deltas.take()
         if taken is not None:
             self._publication.say(encode(self._facts.tokens(self._attempt, *taken)))
+
+    def _count(self) -> None:
+        _tokens.inc(self._deltas.count - self._counted)
+        self._counted = self._deltas.count
 
     def _say_started(self) -> None:
         if self._unsaid is not None:
@@ -174,6 +184,7 @@ class Attempt:
     async def close(self) -> None:
         """Release what the attempt holds. What it had not published yet is dropped."""
         await self._publication.close()
+        self._count()
         permit, self._permit = self._permit, None
         await self._ports.upstream.give_back(permit)
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from backplane.ports.key_room import Full, KeyLimits, KeyRoom, Taken
+from backplane.ports.key_room import Full, KeyLimits, KeyRoom, KeyState, Taken
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
 from workers.breaker import Breaker
@@ -97,7 +97,7 @@ class Keys:
     def __init__(self, pool_name: str, pool: PoolSettings, keys: Sequence[ProviderKey], room: KeyRoom) -> None:
         self._ring = pool_name
         self._keys = {key.id: key for key in keys}
-        self.limits = [
+        self._limits = [
             KeyLimits(key.id, pool.requests_per_minute, pool.tokens_per_minute, pool.concurrency) for key in keys
         ]
         self._room = room
@@ -111,13 +111,13 @@ class Keys:
     async def take(self, tenant_id: UUID, tokens: int) -> Permit | Full:
         """Leave for a request of about ``tokens`` tokens. Raises RoomUnavailable."""
         now = time.monotonic()
-        waits = {limits.key_id: self._breakers[limits.key_id].wait_s(now) for limits in self.limits}
-        able = [limits for limits in self.limits if not waits[limits.key_id]]
+        waits = {limits.key_id: self._breakers[limits.key_id].wait_s(now) for limits in self._limits}
+        able = [limits for limits in self._limits if not waits[limits.key_id]]
         if not able:
             return Full(min(waits.values()))
         answer = await self._room.take(self._ring, able, tokens)
         if isinstance(answer, Full):
-            return Full(answer.wait_s, answer.refused and len(able) == len(self.limits))
+            return Full(answer.wait_s, answer.refused and len(able) == len(self._limits))
         self._breakers[answer.key_id].begin(now)
         self._out[answer.ticket] = answer
         return Permit(self._keys[answer.key_id], answer)
@@ -177,6 +177,10 @@ class Keys:
     def stopped(self, permit: Permit) -> None:
         """It was stopped before anybody could tell whether the provider works."""
         self._breakers[permit.key.id].given_up()
+
+    async def look(self) -> Sequence[KeyState]:
+        """All keys as they stand. Raises RoomUnavailable."""
+        return await self._room.look(self._ring, self._limits)
 
     async def renew(self) -> None:
         """What was taken here still runs; called every few seconds. Raises RoomUnavailable."""

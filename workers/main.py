@@ -25,6 +25,7 @@ from workers.claims import Claims
 from workers.facts import SOURCE
 from workers.inference.registry import make_backend
 from workers.keys import Keys, configured_keys
+from workers.load import measure
 from workers.prices import PriceTable
 from workers.publication import publish_event
 from workers.upstream import Upstream
@@ -78,6 +79,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                     tasks.create_task(cancellations.run()),
                     tasks.create_task(follow_cancels(side.signals, worker.cancel)),
                     tasks.create_task(upstream.keep()),
+                    tasks.create_task(measure(pool, side.bus, upstream, worker.waiting.oldest_s)),
                     tasks.create_task(forget_old_claims(claims, settings.worker.keep_claims_hours)),
                 ]
                 status.ready(f"pool {pool}, {described.slots} slots")

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import UUID
 
-from backplane.ports.key_room import Full, KeyLimits, RoomUnavailable
+from backplane.ports.key_room import Full, KeyState, RoomUnavailable
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
 from workers.inference.port import (
@@ -73,10 +73,9 @@ class Upstream:
         """The ring of keys that this tenant's prompts need room in; one name for all where there are none."""
         return "" if self._keys is None else self._keys.ring_of(tenant_id)
 
-    @property
-    def limits(self) -> Sequence[KeyLimits]:
-        """The keys and what is configured of them."""
-        return () if self._keys is None else self._keys.limits
+    async def look(self) -> Sequence[KeyState]:
+        """The platform's keys as they stand. Raises RoomUnavailable."""
+        return () if self._keys is None else await self._keys.look()
 
     async def permit(self, tenant_id: UUID, tokens: int) -> Leave:
         """Leave to ask for about ``tokens`` tokens; None: none is needed. To be ended by ``answer`` or ``give_back``.

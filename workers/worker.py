@@ -30,6 +30,7 @@ from workers.publication import publish_event
 from workers.terminal_frames import terminal_frame
 from workers.turns import Turns
 from workers.upstream import Leave
+from workers.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Worker:
         self._running: dict[UUID, _Running] = {}
         self._held = Held()
         self._deliveries: set[asyncio.Task[None]] = set()
+        self.waiting = Waiting()
         self._room = asyncio.Event()
         self._draining = False
 
@@ -143,19 +145,17 @@ class Worker:
             reason = str(poison)
             logger.error("dead letter", extra={"action": "dead_letter", "topic": message.topic, "cause": reason})
             await insist(lambda: dead_letter(self._ports.publisher, message, reason))
-            await self._ack(message)
-            return
+            return await self._ack(message)
         if len(self._held) + self._without_room >= _MOST_HELD:
-            await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
-            return
+            return await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
         if self._turns.waiting(delivery.facts.tenant_id) >= _MOST_OF_A_TENANT:
             # A flood must not fill the places of others, and comes back when some of it may have gone.
-            await self._consumer.nack(message, delay=random.uniform(0.5, 1.5) * _FLOOD_PAUSE_S)
-            return
+            return await self._consumer.nack(message, delay=random.uniform(0.5, 1.5) * _FLOOD_PAUSE_S)
         self._free -= 1
         task = asyncio.create_task(self._deliver(delivery))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
+        return None
 
     async def _deliver(self, delivery: Delivery) -> None:
         tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)
@@ -163,7 +163,8 @@ class Worker:
         pause_s = _FIRST_PAUSE_S
         in_vain = False
         while True:
-            await self._turn(tenant_id, tokens, ring, again=in_vain)
+            with self.waiting.since(delivery.envelope.time):
+                await self._turn(tenant_id, tokens, ring, again=in_vain)
             try:
                 outcome = True if self._draining else await self._take(delivery, tenant_id, tokens)
             except DatabaseUnavailable as error:
@@ -186,7 +187,8 @@ class Worker:
             if isinstance(outcome, Full):
                 self._turns.close(ring, outcome.wait_s)
             else:
-                await self._held.wait(delivery.prompt.conversation_id, pause_s)
+                with self.waiting.since(delivery.envelope.time):
+                    await self._held.wait(delivery.prompt.conversation_id, pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             self._free -= 1
 

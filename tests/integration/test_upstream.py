@@ -54,8 +54,7 @@ class Pool:
         )
 
     async def resting(self, *keys: str) -> list[str | None]:
-        limits = Keys(self.name, PoolSettings(backend="scripted"), [ProviderKey.of(key) for key in keys], self.room)
-        return [state.reason for state in await self.room.look(self.name, limits.limits)]
+        return [state.reason for state in await self.upstream(*keys).look()]
 
 
 @pytest.fixture
@@ -197,7 +196,7 @@ async def test_room_is_free_again_however_it_ended(pool: Pool) -> None:
     permit = await upstream.permit(TENANT, 20)
     assert isinstance(permit, Permit)
     await upstream.give_back(permit)
-    (state,) = await pool.room.look(pool.name, pool.upstream("a").limits)
+    (state,) = await upstream.look()
     assert (state.requests, state.running) == (3, 0)
 
 
@@ -205,6 +204,6 @@ async def test_what_was_used_is_counted_against_the_keys_tokens(pool: Pool) -> N
     upstream = pool.upstream("a", tokens_per_minute=10_000)
     pool.server.queue(Script(words=7))
     await answer(upstream)
-    (state,) = await pool.room.look(pool.name, upstream.limits)
+    (state,) = await upstream.look()
     account = pool.server.ledger["a"]
     assert state.tokens == account.input_tokens + account.output_tokens
