@@ -82,6 +82,10 @@ check: $(INSTALLED) ## lint, format, types, import rules, published schemas
 bench: $(INSTALLED) ## measure each bus, for docs/benchmarks.md (Pulsar: with JDK 17 and Maven); ARGS=--quick tries it
 	@$(VENV)/bin/python -m benches $(ARGS)
 
+.PHONY: bench-engine
+bench-engine: $(INSTALLED) ## what Parley leaves of the local engine's speed, for docs/benchmarks.md
+	@$(VENV)/bin/python -m benches.local_engine $(ARGS)
+
 .PHONY: docs
 docs: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it (needs npm)
 	@$(VENV)/bin/parley schemas
