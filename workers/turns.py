@@ -44,6 +44,9 @@ class Turns:
         """Tenants with somebody waiting; the first one is served now and has got its quantum for this round."""
         self._closed: dict[str, float] = {}
         """Ring of keys → when (the loop's time) there may be room in it again."""
+        self._asking: set[str] = set()
+        """Rings in which somebody whose turn came asks for room now. One at a time: else all who wait would ask
+        whenever there is room for one."""
         self._opening: asyncio.TimerHandle | None = None
         self._ended = False
 
@@ -57,7 +60,8 @@ class Turns:
         return ring in self._closed
 
     async def take(self, tenant_id: UUID, cost: int, ring: str = "", *, again: bool = False) -> None:
-        """Return once it is this one's turn, with a slot to give back by ``free``.
+        """Return once it is this one's turn, with a slot to give back by ``free``, and leave to ask for room in
+        ``ring``, if any, to be ended by ``asked``.
 
         ``cost`` is in tokens. ``again``: its turn came before, in vain, so that it stands first in its tenant's line.
         """
@@ -78,10 +82,16 @@ class Turns:
             await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.done() and not waiter.turn.cancelled():
+                self._asking.discard(ring)
                 self.free()
             else:
                 self._leave(tenant_id, waiter)
             raise
+
+    def asked(self, ring: str) -> None:
+        """Whoever asked for room in ``ring`` has an answer; the next one may ask."""
+        self._asking.discard(ring)
+        self._serve()
 
     def free(self) -> None:
         """A slot is free again."""
@@ -132,6 +142,8 @@ class Turns:
             line.waiting.remove(waiter)
             self._forget_if_empty(tenant_id)
             self._free -= 1
+            if waiter.ring:
+                self._asking.add(waiter.ring)
             waiter.turn.set_result(None)
 
     def _on_to_one_that_can_go(self) -> bool:
@@ -143,7 +155,8 @@ class Turns:
 
     def _first_open(self, line: _Line) -> int:
         """The place of the first that waits for nothing but its turn; -1 where all wait for room."""
-        return next((place for place, waiter in enumerate(line.waiting) if waiter.ring not in self._closed), -1)
+        shut = self._asking | self._closed.keys()
+        return next((place for place, waiter in enumerate(line.waiting) if waiter.ring not in shut), -1)
 
     def _next(self) -> None:
         """On to the next tenant."""

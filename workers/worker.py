@@ -166,7 +166,7 @@ class Worker:
             with self.waiting.since(delivery.envelope.time):
                 await self._turn(tenant_id, tokens, ring, again=in_vain)
             try:
-                outcome = True if self._draining else await self._take(delivery, tenant_id, tokens)
+                outcome = self._draining or await self._take(delivery, ring, tokens)
             except DatabaseUnavailable as error:
                 logger.warning("claim waits", extra={"action": "claim_waits", "cause": str(error)})
                 outcome = False
@@ -206,12 +206,13 @@ class Worker:
                 self._without_room -= 1
                 self._free -= 1
 
-    async def _take(self, delivery: Delivery, tenant_id: UUID, tokens: int) -> bool | Full:
+    async def _take(self, delivery: Delivery, ring: str, tokens: int) -> bool | Full:
         """Take leave of the upstream, then ask for the claim. True: this delivery is dealt with."""
-        permit = await self._ports.upstream.permit(tenant_id, tokens)
-        if isinstance(permit, Full) and not permit.refused:
-            return permit
-        return await self._ask(delivery, permit)
+        try:
+            permit = await self._ports.upstream.permit(delivery.facts.tenant_id, tokens)
+        finally:
+            self._turns.asked(ring)
+        return permit if isinstance(permit, Full) and not permit.refused else await self._ask(delivery, permit)
 
     async def _ask(self, delivery: Delivery, permit: Leave) -> bool | Full:
         """Ask for the claim and act on the answer. True: this delivery is dealt with."""

@@ -19,6 +19,8 @@ class Office:
     def __init__(self, slots: int = 1, weights: dict[UUID, int] | None = None) -> None:
         self.turns = Turns(slots, lambda tenant_id: (weights or {}).get(tenant_id, 1))
         self.went: list[tuple[UUID, int]] = []
+        self.answers = True
+        """Whoever asks for room gets an answer at once."""
         self.tasks: list[asyncio.Task[None]] = []
 
     async def come(self, tenant_id: UUID, cost: int, ring: str = "", times: int = 1) -> None:
@@ -29,6 +31,8 @@ class Office:
     async def _wait(self, tenant_id: UUID, cost: int, ring: str) -> None:
         await self.turns.take(tenant_id, cost, ring)
         self.went.append((tenant_id, cost))
+        if self.answers:
+            self.turns.asked(ring)
 
     async def free(self, times: int = 1) -> None:
         for _ in range(times):
@@ -93,6 +97,21 @@ async def test_a_ring_without_room_holds_up_only_those_who_need_it() -> None:
     async with asyncio.timeout(5):
         await asyncio.gather(*office.tasks)
     assert office.who == [C, B, A, A]
+
+
+async def test_one_at_a_time_asks_for_room_in_a_ring() -> None:
+    office = Office(slots=4)
+    office.answers = False
+    await office.come(A, 10, "platform", times=3)
+    await office.come(B, 10, "its own")
+    assert office.who == [A, B]
+    office.turns.asked("platform")
+    await settled()
+    assert office.who == [A, B, A]
+    office.turns.close("platform", 60)
+    office.turns.asked("platform")
+    await settled()
+    assert office.who == [A, B, A]
 
 
 async def test_whoever_came_in_vain_stands_first_in_line() -> None:
