@@ -41,8 +41,8 @@ from workers.inference.port import (
 )
 
 DEADLINE_S = 20.0
-GONE_S = 0.25
-"""In which the upstream's work has to stop."""
+GONE_S = 5.0
+"""In which the upstream's work has to stop beside other tests; 250 ms where the machine has a core to spare."""
 SLOTS = 2
 KEY = "sk-tests"
 MODELS: dict[Platform, str] = {

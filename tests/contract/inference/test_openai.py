@@ -264,7 +264,8 @@ async def test_a_cancel_reaches_a_provider_that_hangs(server: Providers, backend
     await server.until(lambda: server.ledger[KEY].running == 0)
     (entry,) = server.ledger[KEY].aborted
     assert entry.ended_at is not None
-    assert entry.ended_at - cancelled_at < 0.25
+    # Within 250 ms wherever the machine has a core to spare; a provider that is not told notices nothing at all.
+    assert entry.ended_at - cancelled_at < 5
 
 
 @pytest.mark.parametrize("fault", ["hang_early", "hang", "stall"])
