@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from backplane.ports.database import DatabaseUnavailable
 from benches.board import Board
 from benches.bus import Bus, missing
 from benches.child import LoadFailed
+from benches.fairness import FairnessPlan, FairnessRun, fairness_plan, measure_fairness, quick_fairness
+from benches.fairness_tables import fairness_markdown
 from benches.installation import apart
 from benches.measurements import Run
 from benches.parley import NotStarted
@@ -25,6 +28,13 @@ from cli.failures import CommandError
 _MOST_STREAMS = 512
 _SHOWN = 20
 _STOPPED = 130
+
+
+class Only(StrEnum):
+    """What is measured by itself, and not with the rest."""
+
+    fairness = "fairness"
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -62,7 +72,8 @@ def buses(text: str | None) -> list[Bus]:
 
 @app.command(
     epilog="Examples:  python -m benches  ·  python -m benches --bus postgres --streams 64 --seconds 5  ·  "
-    "python -m benches --json figures.json > tables.md  ·  python -m benches --quick"
+    "python -m benches --json figures.json > tables.md  ·  python -m benches --quick  ·  "
+    "python -m benches --only fairness"
 )
 def bench(
     bus: Annotated[
@@ -78,6 +89,13 @@ def bench(
     only_quick: Annotated[
         bool, typer.Option("--quick", help="Too little of everything for figures: to see whether it works.")
     ] = False,
+    only: Annotated[
+        Only | None,
+        typer.Option(
+            help="Something that is not measured with the rest: what light tenants wait beside a flood. "
+            "Of the other options --bus, --quick and --json count then."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures here, too.", dir_okay=False)] = None,
 ) -> None:
     """Measure a Parley of its own on each bus, beside a direct call of the same scripted backend.
@@ -87,7 +105,11 @@ def bench(
     """
     counts = stream_counts(streams)
     asked = buses(bus)
-    what = quick(asked) if only_quick else plan(asked, counts, tokens, seconds, events)
+    what: Plan | FairnessPlan
+    if only is Only.fairness:
+        what = quick_fairness(asked) if only_quick else fairness_plan(asked)
+    else:
+        what = quick(asked) if only_quick else plan(asked, counts, tokens, seconds, events)
     if json is not None and not json.resolve().parent.is_dir():
         raise typer.BadParameter(f"{json.resolve().parent} is not a folder", param_hint="--json")
     target = None if json is None else json.resolve()
@@ -106,15 +128,17 @@ def bench(
             board.line(f"wrong: and {len(run.wrong) - _SHOWN} more")
     if target is not None:
         target.write_text(run.model_dump_json(indent=2) + "\n")
-    print(markdown(run))
+    print(fairness_markdown(run) if isinstance(run, FairnessRun) else markdown(run))
     raise typer.Exit(1 if run.wrong else 0)
 
 
-async def _until_stopped(what: Plan, folder: Path, board: Board) -> Run:
+async def _until_stopped(what: Plan | FairnessPlan, folder: Path, board: Board) -> Run | FairnessRun:
     """SIGTERM ends it as Ctrl-C does: with all that it started."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if isinstance(what, FairnessPlan):
+        return await measure_fairness(what, folder, board.step)
     return await measure(what, folder, board.step)
 
 

@@ -6,6 +6,7 @@ import random
 import secrets
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from uuid import UUID
 
 import pytest
@@ -130,10 +131,13 @@ async def test_every_prompt_ends_once_and_every_key_keeps_its_limit(
         accounts = [server.ledger[key] for key in KEYS]
         assert [account.over_limit for account in accounts] == [0] * len(KEYS)
         assert sum(input_tokens for input_tokens, _, _ in used.values()) == sum(one.input_tokens for one in accounts)
-        assert sum(output_tokens for _, output_tokens, _ in used.values()) == sum(one.output_tokens for one in accounts)
         sources = Counter(source for _, _, source in used.values())
-        finished = sum(len(account.with_outcome("finished")) for account in accounts)
-        assert sources["provider"] == finished == PROMPTS
+        finished = [entry for account in accounts for entry in account.with_outcome("finished")]
+        assert sources["provider"] == len(finished) == PROMPTS
+        assert _output(used, "provider") == sum(entry.output_tokens for entry in finished)
+        # A connection that breaks may take along what was not read yet; the provider bills it all the same.
+        billed = sum(one.output_tokens for one in accounts)
+        assert _output(used, "estimated") <= billed - _output(used, "provider")
         asked = sum(len(account.asked) for account in accounts)
         share = asked / took * 60 / (PER_MINUTE * len(KEYS))
         print(f"{asked} requests in {took:.1f} s, {share:.0%} of what the keys allow; {dict(sources)}")
@@ -141,3 +145,7 @@ async def test_every_prompt_ends_once_and_every_key_keeps_its_limit(
 
 def _counted(told: GenerationCompleted | GenerationFailed | GenerationCancelled | AttemptLost) -> tuple[int, int, str]:
     return told.usage.input_tokens, told.usage.output_tokens, told.usage.source
+
+
+def _output(used: Mapping[tuple[UUID, int], tuple[int, int, str]], wanted: str) -> int:
+    return sum(output_tokens for _, output_tokens, source in used.values() if source == wanted)

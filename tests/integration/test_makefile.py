@@ -8,7 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TARGETS = [
-    *("install", "server", "pulsar", "test", "test-pulsar", "chaos", "check", "bench", "docs", "clean", "help"),
+    *(
+        "install",
+        "server",
+        "pulsar",
+        "test",
+        "test-pulsar",
+        "chaos",
+        "check",
+        "bench",
+        "bench-engine",
+        "docs",
+        "clean",
+        "help",
+    ),
 ]
 
 
