@@ -38,7 +38,10 @@ def emptier(tenant_id: UUID, backlog: Sequence[int]) -> int:
 
 
 class Lanes:
-    """Knows the backlogs, a quarter of a second old at most, without making any prompt wait for them."""
+    """Knows the backlogs without making any prompt wait for them: a quarter of a second old at most while prompts come.
+
+    The first one after a quiet spell goes by what was there before it.
+    """
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
