@@ -13,6 +13,7 @@ from backplane.wiring.operations import operator_bus
 from benches.installation import POOL, Installation
 from benches.load import Target
 from benches.parley import running
+from benches.server import Deaths
 from cli import tenancy
 from cli.child import Launch, Program
 from cli.programs import service_programs
@@ -89,7 +90,7 @@ async def _light(installation: Installation, flood: UUID) -> dict[int, UUID]:
 @asynccontextmanager
 async def _more_workers(installation: Installation, deaths: list[str]) -> AsyncIterator[None]:
     """As many as `parley up` leaves to be started, which is one a pool."""
-    supervisor = Supervisor(installation.settings.data_dir / "logs", _Deaths(deaths))
+    supervisor = Supervisor(installation.settings.data_dir / "logs", Deaths(deaths))
     programs = [_worker(installation, number) for number in range(2, WORKER_COUNT + 1)]
     try:
         await asyncio.gather(*map(supervisor.start, programs))
@@ -106,19 +107,3 @@ def _worker(installation: Installation, number: int) -> Program:
         return replace(launched, environment={**installation.environment, **launched.environment})
 
     return replace(first, name=f"{first.name}-{number}", launch=launch)
-
-
-class _Deaths:
-    """Hears of a worker that is started again."""
-
-    def __init__(self, deaths: list[str]) -> None:
-        self._deaths = deaths
-
-    def line(self, text: str) -> None:
-        self._deaths.append(text)
-
-    def progress(self, source: str, what: str, share: float) -> None:
-        pass
-
-    def done(self, source: str) -> None:
-        pass

@@ -14,7 +14,7 @@ from cli.programs import server_program
 from cli.supervisor import Supervisor
 
 
-class _Deaths:
+class Deaths:
     """Hears of a child that is started again."""
 
     def __init__(self, deaths: list[str]) -> None:
@@ -36,7 +36,7 @@ async def running_server(server: EmbeddedServer, logs: Path, deaths: list[str]) 
 
     Raises ChildFailed.
     """
-    supervisor = Supervisor(logs, _Deaths(deaths))
+    supervisor = Supervisor(logs, Deaths(deaths))
     try:
         await supervisor.start(server_program(server))
         pid = supervisor.children[0].pid
