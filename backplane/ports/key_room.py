@@ -80,7 +80,7 @@ class KeyRoom(Protocol):
         """These still run. What is not renewed for ``lease_s`` counts as ended, its worker lost."""
 
     async def rest(self, ring: str, key_id: str, seconds: float, reason: str) -> bool:
-        """Ask nothing with this key for so long. False: it rested as long already."""
+        """Ask nothing with this key for so long. False: that is no news, it rests for this reason or for longer already."""
 
     async def learn(
         self, ring: str, key_id: str, *, requests_per_minute: int | None, tokens_per_minute: int | None

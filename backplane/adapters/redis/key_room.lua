@@ -198,12 +198,13 @@ end
 function actions.rest(ms, reason, window_ms)
   local key = key_at(1)
   local until_ms = now + tonumber(ms)
-  if number(redis.call('HGET', key.state, 'rest')) >= until_ms then
+  local rest, known = unpack(redis.call('HMGET', key.state, 'rest', 'reason'))
+  if number(rest) >= until_ms then
     return {0}
   end
   redis.call('HSET', key.state, 'rest', until_ms, 'reason', reason)
   keep(key, tonumber(window_ms) * 2 + tonumber(ms))
-  return {1}
+  return {number(rest) > now and known == reason and 0 or 1}
 end
 
 function actions.learn(rpm, tpm, window_ms)

@@ -136,14 +136,17 @@ async def test_nobody_waits_behind_a_resting_key(room: RedisKeyRoom, ring: str) 
     keys = KeyLimits("a"), KeyLimits("b")
     assert await room.rest(ring, "a", 60, "rate_limited")
     assert not await room.rest(ring, "a", 1, "rate_limited"), "it rested longer already"
+    assert not await room.rest(ring, "a", 60, "rate_limited"), "that it rests was known"
+    assert await room.rest(ring, "a", 90, "key_refused"), "the reason is news"
+    assert not await room.rest(ring, "a", 120, "key_refused")
     assert {(await taken(room, ring, *keys)).key_id for _ in range(4)} == {"b"}
     await room.rest(ring, "b", 0.2, "rate_limited")
     assert 0 < await full(room, ring, *keys) <= 0.2
     got, _ = await in_the_end(room, ring, *keys)
     assert got.key_id == "b"
     state, _ = await room.look(ring, keys)
-    assert state.reason == "rate_limited"
-    assert 50 < state.resting_s <= 60
+    assert state.reason == "key_refused"
+    assert 110 < state.resting_s <= 120
 
 
 async def test_what_the_provider_says_of_its_limits_wins(room: RedisKeyRoom, ring: str) -> None:
