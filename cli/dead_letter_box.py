@@ -104,7 +104,7 @@ class DeadLetterBox:
             except CannotDecode as error:
                 raise CommandError(f"{letter_id} cannot be replayed: {error}; upgrade, or discard it") from None
             if isinstance(envelope.data, SubmitPrompt):
-                again = envelope.data.model_copy(update={"generation_id": new_id()})
+                again = envelope.data.model_copy(update={"generation_id": new_id(), "fell_back": ()})
                 envelope = envelope.caused(again, id=new_id(), source=_SOURCE, actor="operator")
             properties = {
                 name: value for name, value in letter.message.properties.items() if not name.startswith(_ABOUT)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from backplane.settings import Settings
 from backplane.settings.capabilities import Capability
+from backplane.settings.pools import PoolSettings
 from command_api.prompt import PromptBody
+from event_schemas.generation import Fallback
 
 _MOST_BYTES_A_TOKEN = 16
 """Vocabularies give far fewer bytes a token on average over any real text, so this never refuses what would fit. The
@@ -38,6 +41,8 @@ class Refused(Exception):
 class Admitted:
     model: str
     pool: str
+    fallbacks: tuple[Fallback, ...] = ()
+    """Those that can do what is asked, the best first."""
 
 
 def admit(body: PromptBody, settings: Settings) -> Admitted:
@@ -61,10 +66,28 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
             "body.metadata",
             f"The metadata has {metadata_bytes} bytes, the limit is {settings.limits.metadata_bytes}.",
         )
+    _check(body, model, settings.pools[name])
+    return Admitted(model, name, tuple(_fallbacks(body, model, name, settings)))
+
+
+def _fallbacks(body: PromptBody, model: str, pool: str, settings: Settings) -> Iterator[Fallback]:
+    seen = {(pool, model)}
+    for place in settings.fallbacks_of(pool):
+        if place in seen:
+            continue
+        seen.add(place)
+        with suppress(Refused):
+            _check(body, place[1], settings.pools[place[0]])
+            yield Fallback(pool=place[0], model=place[1])
+
+
+def _check(body: PromptBody, model: str, pool: PoolSettings) -> None:
+    """Raises Refused where ``model`` of ``pool`` cannot do what ``body`` asks for."""
+    written = body.written()
     for capability, field, what in _asked_for(body):
-        if capability not in settings.pools[name].capabilities:
+        if capability not in pool.capabilities:
             raise Refused("unsupported-by-model", field, f"{model} does not take {what}.")
-    window = settings.pools[name].context_window
+    window = pool.context_window
     if window is not None:
         least_tokens = sum(len(message.text.encode()) for message in written) // _MOST_BYTES_A_TOKEN
         if least_tokens >= window:
@@ -79,7 +102,6 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
                 "body.parameters.max_tokens",
                 f"max_tokens must be below the window of {model}, which is {window}.",
             )
-    return Admitted(model, name)
 
 
 def _asked_for(body: PromptBody) -> Iterator[tuple[Capability, str, str]]:

@@ -1,7 +1,8 @@
-"""Control-plane facts on their way to the event topic.
+"""What was decided in a transaction, on its way to its topic.
 
-A decision changes its aggregate's row and adds its event here, in one transaction. The relay publishes in order, at
-least once, and deletes what is published; rows that commit late are still there to be found, so none is skipped.
+A decision changes its row and adds its event here, in one transaction; so does a worker that hands a prompt on to
+another pool. The relay publishes in order, at least once, and deletes what is published; rows that commit late are
+still there to be found, so none is skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import logging
 from backplane.ports.bus import BusError, Publisher
 from backplane.ports.database import Database, DatabaseUnavailable, TenantSession
 from event_schemas.codec import AnyEnvelope, decode, encode
-from event_schemas.topics import EVENTS
+from event_schemas.generation import SubmitPrompt
+from event_schemas.topics import EVENTS, commands
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,10 @@ class Relay:
                 return 0
             rows = await session.all("SELECT id, envelope FROM control.outbox ORDER BY id LIMIT :n", n=_BATCH)
             for row in rows:
-                key = str(decode(row["envelope"]).tenantid)
-                await self._publisher.publish(EVENTS, row["envelope"], key=key)
+                envelope = decode(row["envelope"])
+                prompt = envelope.data
+                topic = commands(prompt.pool) if isinstance(prompt, SubmitPrompt) else EVENTS
+                await self._publisher.publish(topic, row["envelope"], key=str(envelope.tenantid))
             if rows:
                 await session.execute(
                     "DELETE FROM control.outbox WHERE id = ANY(CAST(:ids AS bigint[]))", ids=[row["id"] for row in rows]

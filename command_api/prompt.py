@@ -11,7 +11,7 @@ from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from command_api.message_body import Body, MessageBody, NamedToolBody, ResponseFormatBody, Text, ToolBody
 from event_schemas.chat import ChatMessage
-from event_schemas.generation import Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import Fallback, Parameters, PromptContent, SubmitPrompt
 
 _CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
 _GENERATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
@@ -169,6 +169,7 @@ def command_of(
     parent_message_id: UUID | None,
     model: str,
     pool: str,
+    fallbacks: tuple[Fallback, ...] = (),
 ) -> SubmitPrompt:
     """The command that ``body`` becomes at its place in a conversation."""
     written = body.written()
@@ -182,6 +183,7 @@ def command_of(
         key_id=principal.key_id,
         model=model,
         pool=pool,
+        fallbacks=fallbacks,
         parameters=Parameters(**values),
         content=PromptContent(
             messages=written,

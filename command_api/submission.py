@@ -66,6 +66,7 @@ class Submission:
             parent_message_id=place.parent_message_id,
             model=admitted.model,
             pool=admitted.pool,
+            fallbacks=admitted.fallbacks,
         )
         envelope = Envelope.first(
             command,

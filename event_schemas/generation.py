@@ -39,11 +39,34 @@ class PromptContent(Content):
     response_format: ResponseFormat | None = None
 
 
+class Fallback(BaseModel):
+    """Where a prompt goes that the pool before cannot serve."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pool: str
+    model: str = Field(description="as prompts name it")
+
+
+class FellBack(BaseModel):
+    """A pool that could not serve a prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pool: str
+    model: str = Field(description="as prompts name it")
+    attempt: int = Field(ge=1, description="the last one that was made there")
+    reason: str = Field(description="stable, such as `provider_failed` or `no_usable_key`")
+
+
 class SubmitPrompt(AboutGeneration):
     """Command: answer this prompt. It is also the fact that the prompt was submitted.
 
     ``input_message_ids`` has one id for each of ``content.messages``, in order. The answer becomes message
     ``generation_id``: a generation and the message it writes are one thing, so they share an id.
+
+    Where a pool cannot serve it, the same prompt is handed to the next of ``fallbacks`` by a command of its own, whose
+    ``fell_back`` is no longer empty; ``pool`` and ``model`` are always those to be asked now.
     """
 
     wire_name: ClassVar[str] = "prompt.submit.v2"
@@ -55,8 +78,35 @@ class SubmitPrompt(AboutGeneration):
     key_id: UUID
     model: str
     pool: str
+    fallbacks: tuple[Fallback, ...] = Field(default=(), description="what may serve it otherwise, the best first")
+    fell_back: tuple[FellBack, ...] = Field(default=(), description="what could not serve it, the first first")
     parameters: Parameters
     content: PromptContent
+
+    @property
+    def asked_model(self) -> str:
+        """The model that its client asked for."""
+        return self.fell_back[0].model if self.fell_back else self.model
+
+    @property
+    def earlier_attempts(self) -> int:
+        """Attempts that were made in other pools."""
+        return self.fell_back[-1].attempt if self.fell_back else 0
+
+    def handed_on(self, attempt: int, reason: str) -> SubmitPrompt | None:
+        """The command for the next pool, after ``attempt`` failed here for ``reason``; None where there is none."""
+        if not self.fallbacks:
+            return None
+        here = FellBack(pool=self.pool, model=self.model, attempt=attempt, reason=reason)
+        onto, *others = self.fallbacks
+        return self.model_copy(
+            update={
+                "pool": onto.pool,
+                "model": onto.model,
+                "fallbacks": tuple(others),
+                "fell_back": (*self.fell_back, here),
+            }
+        )
 
 
 class CancelGeneration(AboutGeneration):

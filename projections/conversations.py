@@ -51,7 +51,7 @@ def is_deleted(conversation: Row | None) -> bool:
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
     match envelope.data:
         case (
-            SubmitPrompt(conversation_id=conversation_id)
+            SubmitPrompt(conversation_id=conversation_id, fell_back=())
             | GenerationCompleted(conversation_id=conversation_id)
             | GenerationFailed(conversation_id=conversation_id)
             | GenerationCancelled(conversation_id=conversation_id)

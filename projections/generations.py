@@ -64,7 +64,7 @@ def beside(tenant_id: UUID, generation_id: UUID) -> Beside:
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
     match envelope.data:
         case (
-            SubmitPrompt(generation_id=generation_id)
+            SubmitPrompt(generation_id=generation_id, fell_back=())
             | GenerationStarted(generation_id=generation_id)
             | GenerationRestarted(generation_id=generation_id)
             | GenerationCompleted(generation_id=generation_id)

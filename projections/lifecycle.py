@@ -1,4 +1,7 @@
-"""How far a generation has come, whatever order its facts are seen in: queued < running (by attempt) < ended."""
+"""How far a generation has come, whatever order its facts are seen in: queued < running (by attempt) < ended.
+
+A prompt that was handed on to another pool is the same prompt: what it says was said by its first command.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ _Stage = SubmitPrompt | GenerationStarted | GenerationRestarted | Terminal
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
     tenant_id = envelope.tenantid
     match envelope.data:
-        case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id):
+        case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id, fell_back=()):
             return [(tenant_id, message_id) for message_id in (*input_ids, generation_id)]
         case (
             GenerationStarted(generation_id=generation_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,6 +15,8 @@ from workers.attempt import Broken
 from workers.billing import Billing
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
 from workers.facts import Facts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class Delivery:
 
 
 class Asking:
-    """After ``max_attempts`` attempts that were lost a generation has failed."""
+    """After ``max_attempts`` attempts that were lost in one pool a generation goes to the next, or has failed."""
 
     def __init__(self, claims: Claims, streams: StreamWriter, max_attempts: int) -> None:
         self._claims = claims
@@ -63,20 +66,39 @@ class Asking:
         finally:
             self._under_way.discard(prompt.generation_id)
 
-    async def _take_over(self, delivery: Delivery, expired: Expired) -> Claimed | Busy | Ended:
+    async def hand_on(
+        self, delivery: Delivery, attempt: int, reason: str, output_tokens: int | None, *, recorded: bool = False
+    ) -> bool:
+        """Give ``delivery`` to its next pool, after ``attempt`` here. False: there is none, or it is no longer this
+        worker's to give. Raises DatabaseUnavailable."""
+        facts = delivery.facts
+        command = facts.handed_on(attempt, reason)
+        if command is None:
+            return False
+        lost = None if recorded else facts.lost(attempt, output_tokens)
+        generation_id = delivery.prompt.generation_id
+        if not await self._claims.hand_on(facts.tenant_id, generation_id, attempt, command, lost):
+            return False
+        about = {"generation_id": str(generation_id), "attempt": attempt, "reason": reason}
+        logger.warning("handed on to another pool", extra={"action": "handed_on"} | about)
+        return True
+
+    async def _take_over(self, delivery: Delivery, expired: Expired) -> Claimed | Busy | Ended | Elsewhere:
         facts, generation_id = delivery.facts, delivery.prompt.generation_id
         broken = delivery.broken
         if broken is not None and broken.attempt == expired.attempt:
-            output_tokens, why = broken.output_tokens, broken.detail
+            output_tokens, reason, why = broken.output_tokens, broken.reason, broken.detail
         else:
-            output_tokens, why = 0, "its worker was lost"
+            output_tokens, reason, why = 0, "worker_lost", "its worker was lost"
             with suppress(StreamUnavailable):
                 cursor = await self._streams.last(facts.tenant_id, generation_id)
                 output_tokens = cursor.seq if cursor is not None and cursor.attempt == expired.attempt else 0
-        lost = facts.lost(expired.attempt, output_tokens)
+        lost = None if expired.recorded else facts.lost(expired.attempt, output_tokens)
         if expired.cancel_requested:
             terminal = encode(facts.cancelled(expired.attempt + 1, None))
-        elif expired.attempt >= self._max_attempts:
+        elif expired.attempt - delivery.prompt.earlier_attempts >= self._max_attempts:
+            if await self.hand_on(delivery, expired.attempt, reason, output_tokens, recorded=expired.recorded):
+                return Elsewhere()
             detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
             terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))
         else:

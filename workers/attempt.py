@@ -14,6 +14,7 @@ from prometheus_client import Counter
 
 from backplane.ports.bus import Publisher
 from backplane.ports.database import Database, DatabaseUnavailable
+from backplane.ports.key_room import Full
 from backplane.ports.token_stream import Frame, Kind, StreamWriter
 from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
@@ -31,6 +32,7 @@ from workers.inference.port import (
     Finished,
     InferenceRequest,
     Limits,
+    NotServed,
     Reasoning,
     RequestRefused,
     ToolCallDelta,
@@ -45,6 +47,11 @@ _tokens = Counter("parley_worker_tokens_total", "Tokens that backends gave, what
 _HISTORY_DEADLINE_S = 30.0
 _HISTORY_POLL_S = 0.05
 
+_ANOTHER_MAY = frozenset(
+    ("no_usable_key", "unknown_model", "unsupported", "context_length_exceeded", "request_too_large")
+)
+"""Why a backend refuses what another one may take."""
+
 
 class Stop(Enum):
     """Why an attempt is told to stop."""
@@ -56,19 +63,21 @@ class Stop(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The backend broke off ``attempt`` after ``output_tokens`` deltas; another attempt may succeed."""
+    """The backend broke off ``attempt`` after ``output_tokens`` deltas, None where it never began; another attempt may
+    succeed. ``away``: rather in another pool."""
 
     attempt: int
-    output_tokens: int
+    output_tokens: int | None
     reason: str
     detail: str
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Unstarted:
-    """No key had room any more when it was asked; nothing was said. ``wait_s`` seconds from now one may have."""
+    """Nobody could be asked any more, as ``full`` says; nothing was said."""
 
-    wait_s: float
+    full: Full
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +142,11 @@ class Attempt:
             self._unsaid = None
 
     async def run(self) -> AnyEnvelope | Broken | Unstarted | Stop:
-        # Said with its first tokens, or with its end: followers see the frame, and nobody waits for the event.
-        self._unsaid = self._facts.started(self._attempt)
-        owner = {"user_id": self._prompt.user_id, "key_id": self._prompt.key_id}
-        self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model, **owner}))
+        if not isinstance(self._permit, Full):
+            # Said with its first tokens, or with its end: followers see the frame, and nobody waits for the event.
+            self._unsaid = self._facts.started(self._attempt)
+            owner = {"user_id": self._prompt.user_id, "key_id": self._prompt.key_id}
+            self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model, **owner}))
         self._inference = asyncio.create_task(self._infer())
         if self._stop is not None:
             self._inference.cancel()
@@ -150,12 +160,14 @@ class Attempt:
             self.ending = True
             return self._facts.cancelled(self._attempt, self._deltas)
         except RequestRefused as refused:
+            if self._prompt.fallbacks and refused.reason in _ANOTHER_MAY:
+                return self._broken(refused)
             self.ending = True
             return self._facts.failed(self._attempt, refused.reason, str(refused), self._deltas)
         except NoRoom as full:
-            return Unstarted(full.wait_s)
+            return Unstarted(full.full)
         except BackendError as broken:
-            return Broken(self._attempt, self._deltas.count, broken.reason, str(broken))
+            return self._broken(broken)
         self.ending = True
         ended = time.monotonic()
         timing = Timing(
@@ -163,6 +175,11 @@ class Attempt:
             duration_ms=round((ended - self._began) * 1000),
         )
         return self._facts.completed(self._attempt, finished.finish_reason, self._used(finished), self._deltas, timing)
+
+    def _broken(self, error: BackendError) -> Broken:
+        away = isinstance(error, NotServed | RequestRefused)
+        output_tokens = self._deltas.count or (None if away else 0)
+        return Broken(self._attempt, output_tokens, error.reason, str(error), away)
 
     def _used(self, finished: Finished) -> Usage:
         if finished.input_tokens is None or finished.output_tokens is None:

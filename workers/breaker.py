@@ -6,7 +6,7 @@ Nygard, "Release It!", chapter "Stability Patterns". Pure: the time is given.
 from __future__ import annotations
 
 FAILURES = 5
-"""Failures in a row that open it."""
+"""Failures in a row that open one, unless it is told otherwise."""
 
 _FIRST_REST_S = 5.0
 _LONGEST_REST_S = 120.0
@@ -15,7 +15,9 @@ _LONGEST_REST_S = 120.0
 class Breaker:
     """Closed: all may go. Open: nobody. Half open, after a rest: one at a time, until one comes through."""
 
-    def __init__(self) -> None:
+    def __init__(self, failures: int = FAILURES) -> None:
+        """``failures`` in a row open it."""
+        self._most = failures
         self._failures = 0
         self._open_until: float | None = None
         self._rest_s = _FIRST_REST_S
@@ -49,7 +51,7 @@ class Breaker:
                 return  # it began before the breaker opened
             self._probing = False
             self._rest_s = min(self._rest_s * 2, _LONGEST_REST_S)
-        elif self._failures < FAILURES:
+        elif self._failures < self._most:
             return
         self._open_until = now + self._rest_s
 

@@ -14,7 +14,7 @@ from backplane.ports.dead_letters import dead_letter
 from backplane.ports.token_stream import Signals, StreamUnavailable, StreamWriter
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import NewerVersion, Poison, decode, encode
-from event_schemas.generation import CancelGeneration
+from event_schemas.generation import CancelGeneration, SubmitPrompt
 from workers.billing import Billing
 from workers.claims import Claims, Ended, Expired, Told
 from workers.facts import Facts
@@ -94,7 +94,7 @@ class Cancellations:
                 cursor = await self._streams.last(facts.tenant_id, wish.generation_id)
                 output_tokens = cursor.seq if cursor is not None and cursor.attempt == answer.attempt else 0
             terminal = encode(facts.cancelled(answer.attempt + 1, None))
-            lost = facts.lost(answer.attempt, output_tokens)
+            lost = None if answer.recorded else self._facts_of(answer, facts).lost(answer.attempt, output_tokens)
             if not await self._claims.end_lost(facts.tenant_id, wish.generation_id, answer.attempt, terminal, lost):
                 return False
             answer = Ended(terminal)
@@ -106,6 +106,14 @@ class Cancellations:
                 self._streams.append(facts.tenant_id, wish.generation_id, terminal_frame(decode(terminal)))
                 await self._signals.send(ENDED, str(wish.conversation_id))
         return True
+
+    def _facts_of(self, expired: Expired, of_wish: Facts) -> Facts:
+        """Those of the prompt as it was last claimed: what was lost may have run in another pool than was asked."""
+        if expired.command is None:
+            return of_wish
+        command = decode(expired.command)
+        assert isinstance(command.data, SubmitPrompt)
+        return Facts(command, command.data, self._worker, self._billing)
 
 
 async def follow_cancels(signals: Signals, cancel: Callable[[UUID], None]) -> None:

@@ -7,7 +7,7 @@ attempt that is no longer its own is said by nobody.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from backplane.ports.database import Database, Row, TenantSession
@@ -26,10 +26,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Nobody runs it any more; ``attempt`` was lost. To be taken over, or ended."""
+    """Nobody runs it any more; ``attempt`` was lost. To be taken over, handed on, or ended."""
 
     attempt: int
     cancel_requested: bool
+    recorded: bool = False
+    """The record says already that it was lost."""
+    command: bytes | None = field(default=None, compare=False, repr=False)
+    """The prompt as it was last claimed or handed on, for who has only the wish to cancel it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Busy:
 
 
 class Elsewhere:
-    """It was handed to another pool; this delivery is void."""
+    """It was handed on to another pool; this delivery is void."""
 
 
 class Told:
@@ -138,24 +142,24 @@ class Claims:
             return _Unclaimed() if asked.after is not None and row["after_ended"] is None else Busy()
         if row["terminal"] is not None:
             return Ended(row["terminal"])
+        if row["handed_on"] != len(asked.prompt.fell_back):
+            return Elsewhere()
         if row["held"]:
             return Mine() if row["worker"] == self._worker else Busy()
-        if row["pool"] != asked.prompt.pool:
-            return Elsewhere()
-        return Expired(row["attempt"], row["cancel_requested"])
+        return Expired(row["attempt"], row["cancel_requested"], row["recorded"] >= row["attempt"])
 
-    async def take_over(self, tenant_id: UUID, generation_id: UUID, lost: int, event: AnyEnvelope) -> Claimed | Busy:
-        """Begin the attempt after ``lost``, and record in the same transaction that it was lost.
-
-        Busy: somebody was faster.
+    async def take_over(
+        self, tenant_id: UUID, generation_id: UUID, lost: int, event: AnyEnvelope | None
+    ) -> Claimed | Busy:
+        """Begin the attempt after ``lost``, and record in the same transaction that it was lost; ``event`` is None
+        where that is recorded already. Busy: somebody was faster.
         """
         async with self._database.tenant(tenant_id) as session:
             taken = await session.execute(
-                "UPDATE work.claims SET attempt = attempt + 1, worker = :worker,"
-                " lease_until = clock_timestamp() + make_interval(secs => :lease)"
-                " WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()",
+                _TAKE_OVER,
                 id=generation_id,
                 lost=lost,
+                recorded=event is None,
                 worker=self._worker,
                 lease=self._lease_s,
             )
@@ -163,6 +167,28 @@ class Claims:
                 return Busy()
             await _to_outbox(session, event)
         return Claimed(lost + 1)
+
+    async def hand_on(
+        self, tenant_id: UUID, generation_id: UUID, attempt: int, command: AnyEnvelope, event: AnyEnvelope | None
+    ) -> bool:
+        """Give it to another pool by ``command``, after ``attempt``, which this worker or nobody runs; ``event`` as in
+        ``take_over``. False: it is no longer this worker's.
+        """
+        prompt = command.data
+        assert isinstance(prompt, SubmitPrompt)
+        async with self._database.tenant(tenant_id) as session:
+            handed_on = await session.execute(
+                _HAND_ON,
+                id=generation_id,
+                attempt=attempt,
+                worker=self._worker,
+                pool=prompt.pool,
+                times=len(prompt.fell_back),
+                command=encode(command),
+            )
+            if handed_on:
+                await _to_outbox(session, event, command)
+        return bool(handed_on)
 
     async def end(self, tenant_id: UUID, generation_id: UUID, attempt: int, terminal: bytes) -> bool:
         """Commit how this worker's attempt ended. False: it is no longer this worker's; publish nothing."""
@@ -181,20 +207,15 @@ class Claims:
         return [ending.generation_id in ended for ending in group]
 
     async def end_lost(
-        self, tenant_id: UUID, generation_id: UUID, lost: int, terminal: bytes, event: AnyEnvelope
+        self, tenant_id: UUID, generation_id: UUID, lost: int, terminal: bytes, event: AnyEnvelope | None
     ) -> bool:
-        """End what nobody runs any more, as the attempt after ``lost``, which never ran; and record the loss.
+        """End what nobody runs any more, as the attempt after ``lost``, which never ran; ``event`` as in ``take_over``.
 
         What followers saw of the lost attempt is void, as with any restart. False: somebody was faster.
         """
         async with self._database.tenant(tenant_id) as session:
             ended = await session.execute(
-                "UPDATE work.claims SET attempt = attempt + 1, terminal = :terminal, ended_at = now(),"
-                " lease_until = NULL"
-                " WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()",
-                id=generation_id,
-                lost=lost,
-                terminal=terminal,
+                _END_LOST, id=generation_id, lost=lost, recorded=event is None, terminal=terminal
             )
             if ended:
                 await _to_outbox(session, event)
@@ -219,13 +240,15 @@ class Claims:
                 return Ended(terminal)
             row = await session.one(
                 "UPDATE work.claims SET cancel_requested = true WHERE generation_id = :id"
-                " RETURNING attempt, lease_until > now() AS held, terminal",
+                " RETURNING attempt, lease_until > now() AS held, terminal, recorded, command",
                 id=wish.generation_id,
             )
             assert row is not None, "claims are deleted only long after they ended"
         if row["terminal"] is not None:
             return Ended(row["terminal"])
-        return Told() if row["held"] else Expired(row["attempt"], True)
+        if row["held"]:
+            return Told()
+        return Expired(row["attempt"], True, row["recorded"] >= row["attempt"], row["command"])
 
     async def heartbeat(self) -> Mapping[UUID, bool]:
         """Renew all leases of this worker. Returns what it still runs → whether its cancel was asked for."""
@@ -253,12 +276,13 @@ class Claims:
             )
 
 
-async def _to_outbox(session: TenantSession, event: AnyEnvelope) -> None:
-    await session.execute(
-        "INSERT INTO control.outbox (tenant_id, envelope) VALUES (:tenant_id, :envelope)",
-        tenant_id=session.tenant_id,
-        envelope=encode(event),
-    )
+async def _to_outbox(session: TenantSession, *envelopes: AnyEnvelope | None) -> None:
+    for envelope in filter(None, envelopes):
+        await session.execute(
+            "INSERT INTO control.outbox (tenant_id, envelope) VALUES (:tenant_id, :envelope)",
+            tenant_id=session.tenant_id,
+            envelope=encode(envelope),
+        )
 
 
 # A group inserts in the order of conversations, and locks in the order of generations, so that no two wait for each
@@ -280,8 +304,27 @@ claimed AS (
   ON CONFLICT DO NOTHING RETURNING generation_id)
 SELECT a.id, a.after_ended, a.id IN (SELECT generation_id FROM claimed) AS claimed, c.*
 FROM asked a LEFT JOIN LATERAL (
-  SELECT c.pool, c.attempt, c.worker, c.lease_until > now() AS held, c.cancel_requested, c.terminal
+  SELECT c.handed_on, c.attempt, c.recorded, c.worker, c.lease_until > now() AS held, c.cancel_requested, c.terminal
   FROM work.claims c WHERE c.generation_id = a.id OFFSET 0) c ON true
+"""
+# What nobody runs is still as whoever asked saw it.
+_TAKE_OVER = """
+UPDATE work.claims SET attempt = attempt + 1, recorded = :lost, worker = :worker,
+  lease_until = clock_timestamp() + make_interval(secs => :lease)
+WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()
+  AND (recorded >= attempt) = :recorded
+"""
+_END_LOST = """
+UPDATE work.claims SET attempt = attempt + 1, recorded = :lost, terminal = :terminal, ended_at = now(),
+  lease_until = NULL
+WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()
+  AND (recorded >= attempt) = :recorded
+"""
+_HAND_ON = """
+UPDATE work.claims SET pool = :pool, handed_on = :times, command = :command, recorded = :attempt, worker = NULL,
+  lease_until = now()
+WHERE generation_id = :id AND attempt = :attempt AND handed_on = :times - 1 AND terminal IS NULL
+  AND (worker = :worker OR lease_until <= now())
 """
 _END = """
 WITH mine AS MATERIALIZED (

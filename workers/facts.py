@@ -29,6 +29,8 @@ from workers.deltas import Deltas
 
 SOURCE = "/parley/workers"
 
+_NOTHING = Usage(input_tokens=0, output_tokens=0, source="provider")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -49,6 +51,7 @@ class Facts:
         self._worker = worker
         self._billing = billing
         self._served = billing.served(prompt.pool, prompt.model)
+        self._model = prompt.asked_model if isinstance(prompt, SubmitPrompt) else prompt.model
 
     @property
     def tenant_id(self) -> UUID:
@@ -76,19 +79,26 @@ class Facts:
             )
         )
 
-    def lost(self, attempt: int, output_tokens: int) -> AnyEnvelope:
-        """``output_tokens`` is what was seen of it, as far as that is still known."""
+    def lost(self, attempt: int, output_tokens: int | None) -> AnyEnvelope:
+        """``output_tokens`` is what was seen of it, as far as that is still known; None: nobody was asked."""
         return self._say(
             AttemptLost(
                 generation_id=self._prompt.generation_id,
                 attempt=attempt,
                 user_id=self._prompt.user_id,
                 key_id=self._prompt.key_id,
-                model=self._prompt.model,
-                usage=self._billing.priced(self.estimate(output_tokens), self._served),
+                model=self._model,
+                usage=self._billing.priced(
+                    _NOTHING if output_tokens is None else self.estimate(output_tokens), self._served
+                ),
                 served=self._served,
             )
         )
+
+    def handed_on(self, attempt: int, reason: str) -> AnyEnvelope | None:
+        """The command for the next pool, after ``attempt`` failed here for ``reason``; None where there is none."""
+        prompt = self._prompt.handed_on(attempt, reason) if isinstance(self._prompt, SubmitPrompt) else None
+        return None if prompt is None else self._say(prompt)
 
     def completed(
         self, attempt: int, reason: FinishReason, usage: Usage, deltas: Deltas, timing: Timing
@@ -112,8 +122,7 @@ class Facts:
 
     def _broken_off(self, attempt: int, deltas: Deltas | None) -> dict[str, Any]:
         if deltas is None:
-            nothing = Usage(input_tokens=0, output_tokens=0, source="provider")
-            return self._ended(attempt, nothing, Deltas()) | {"served": None}
+            return self._ended(attempt, _NOTHING, Deltas()) | {"served": None}
         return self._ended(attempt, self.estimate(deltas.count), deltas)
 
     def _ended(self, attempt: int, usage: Usage, deltas: Deltas) -> dict[str, Any]:
@@ -123,7 +132,7 @@ class Facts:
             "attempt": attempt,
             "user_id": self._prompt.user_id,
             "key_id": self._prompt.key_id,
-            "model": self._prompt.model,
+            "model": self._model,
             "usage": self._billing.priced(usage, self._served),
             "served": self._served,
             "content": deltas.answer,

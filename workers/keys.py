@@ -114,7 +114,7 @@ class Keys:
         waits = {limits.key_id: self._breakers[limits.key_id].wait_s(now) for limits in self._limits}
         able = [limits for limits in self._limits if not waits[limits.key_id]]
         if not able:
-            return Full(min(waits.values()))
+            return Full(min(waits.values()), failing=True)
         answer = await self._room.take(self._ring, able, tokens)
         if isinstance(answer, Full):
             return Full(answer.wait_s, answer.refused and len(able) == len(self._limits))

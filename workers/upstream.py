@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from uuid import UUID
 from backplane.ports.key_room import Full, KeyState, RoomUnavailable
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
+from workers.breaker import FAILURES, Breaker
 from workers.inference.port import (
     Backend,
     BackendError,
@@ -41,15 +43,18 @@ _RENEW_EVERY_S = 5.0
 
 
 class NoRoom(BackendError):
-    """No key of the ring may be asked before ``wait_s`` seconds have passed, and nothing was said yet."""
+    """Nobody may be asked now, as ``full`` says, and nothing was said yet."""
 
-    def __init__(self, wait_s: float) -> None:
-        super().__init__("no_room", f"no key has room for {wait_s:.1f} s")
-        self.wait_s = wait_s
+    def __init__(self, full: Full) -> None:
+        super().__init__("no_room", f"no key has room for {full.wait_s:.1f} s")
+        self.full = full
 
+
+_FAILURES = 2 * FAILURES
+"""In a row, with whichever key, that make a pool rest: keys of their own account fail alone before that."""
 
 Leave = Permit | Full | None
-"""To ask an upstream: None where it needs none. With a Full, whose keys are refused, it ends at once."""
+"""To ask an upstream: None where it needs none. With a Full it ends at once."""
 
 Announce = Callable[[ProviderKeySetAside], Awaitable[None]]
 
@@ -68,6 +73,7 @@ class Upstream:
         self._pool = pool
         self._keys = keys
         self._announce = announce or _tell_nobody
+        self._breaker = Breaker(_FAILURES)
 
     def ring_of(self, tenant_id: UUID) -> str:
         """The ring of keys that this tenant's prompts need room in; one name for all where there are none."""
@@ -82,6 +88,9 @@ class Upstream:
 
         While the counters are away there is no room.
         """
+        rests_s = self._breaker.wait_s(time.monotonic())
+        if rests_s:
+            return Full(rests_s, failing=True)
         if self._keys is None:
             return None
         try:
@@ -89,6 +98,10 @@ class Upstream:
         except RoomUnavailable as error:
             logger.warning("room unknown", extra={"action": "room_unknown", "cause": str(error)})
             return Full(_ROOM_POLL_S)
+
+    def is_away(self, full: Full) -> bool:
+        """Whether it is no use to wait, for a prompt that may go elsewhere."""
+        return full.refused or full.failing or full.wait_s > self._pool.give_up_s
 
     async def give_back(self, permit: Leave) -> None:
         """Nothing will be asked with it."""
@@ -101,7 +114,7 @@ class Upstream:
     ) -> AsyncGenerator[Item]:
         """The pieces of an answer, then how it ended. Raises NoRoom, RequestRefused, BackendUnavailable."""
         if isinstance(permit, Full):
-            raise no_usable_key(self.ring_of(tenant_id))
+            raise self._none(permit, tenant_id)
         request = replace(request, model=self._pool.name_at_backend(request.model))
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._pool.give_up_s
@@ -130,12 +143,33 @@ class Upstream:
     async def _another(self, tenant_id: UUID, tokens: int) -> Permit | None:
         permit = await self.permit(tenant_id, tokens)
         if isinstance(permit, Full):
-            if permit.refused:
-                raise no_usable_key(self.ring_of(tenant_id))
-            raise NoRoom(permit.wait_s)
+            raise self._none(permit, tenant_id)
         return permit
 
+    def _none(self, full: Full, tenant_id: UUID) -> BackendError:
+        return no_usable_key(self.ring_of(tenant_id)) if full.refused else NoRoom(full)
+
     async def _ask(self, request: InferenceRequest, permit: Permit | None) -> AsyncGenerator[Item]:
+        """One request. What it says of the pool counts for all that come after it."""
+        self._breaker.begin(time.monotonic())
+        answered = False
+        try:
+            async with aclosing(self._ask_with(permit, request)) as items:
+                async for item in items:
+                    if not answered:
+                        answered = True
+                        self._breaker.succeeded()
+                    yield item
+        except (RateLimited, KeyRefused, RequestRefused):
+            self._breaker.succeeded()
+            raise
+        except BackendUnavailable:
+            self._breaker.failed(time.monotonic())
+            raise
+        finally:
+            self._breaker.given_up()
+
+    async def _ask_with(self, permit: Permit | None, request: InferenceRequest) -> AsyncGenerator[Item]:
         """One request. What its key learns from it is told to the others before anything else happens."""
         keys = self._keys
         if keys is None or permit is None:

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from backplane.ports.bus import BusError, Consumer, Message
 from backplane.ports.database import DatabaseUnavailable
@@ -27,6 +26,7 @@ from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Mine
 from workers.held import Held
 from workers.insistence import insist
 from workers.publication import publish_event
+from workers.running import Run, Running
 from workers.terminal_frames import terminal_frame
 from workers.turns import Turns
 from workers.upstream import Leave
@@ -43,16 +43,9 @@ _FLOOD_PAUSE_S = 5.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 
-_running_now = Gauge("parley_worker_running", "Generations that this worker runs")
 _outcomes = Counter("parley_worker_attempts_total", "Attempts by how they ended", ["outcome"])
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    attempt: Attempt
-    delivery: Delivery
 
 
 class Worker:
@@ -80,7 +73,7 @@ class Worker:
         self._signals = signals
         self._readiness = readiness
         self._asking = Asking(claims, ports.streams, settings.max_attempts)
-        self._running: dict[UUID, _Running] = {}
+        self._running = Running(claims)
         self._held = Held()
         self._deliveries: set[asyncio.Task[None]] = set()
         self.waiting = Waiting()
@@ -90,8 +83,8 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what runs within the grace period, and give the rest back."""
         background = [
-            asyncio.create_task(self._heartbeats()),
-            asyncio.create_task(self._emissions()),
+            asyncio.create_task(self._running.heartbeats(self._settings.lease_s / 4)),
+            asyncio.create_task(self._running.emissions(self._settings.emit_every_s)),
             asyncio.create_task(self._endings()),
         ]
         try:
@@ -106,8 +99,7 @@ class Worker:
 
     def cancel(self, generation_id: UUID) -> None:
         """The cancel of this generation was asked for; stops it if it runs here."""
-        if generation_id in self._running:
-            self._running[generation_id].attempt.stop(Stop.CANCELLED)
+        self._running.cancel(generation_id)
 
     def wake(self, conversation_id: UUID) -> None:
         """A generation of this conversation ended; what waits for it may ask again."""
@@ -212,7 +204,12 @@ class Worker:
             permit = await self._ports.upstream.permit(delivery.facts.tenant_id, tokens)
         finally:
             self._turns.asked(ring)
-        return permit if isinstance(permit, Full) and not permit.refused else await self._ask(delivery, permit)
+        if isinstance(permit, Full) and not (permit.refused or self._goes_elsewhere(delivery, permit)):
+            return permit
+        return await self._ask(delivery, permit)
+
+    def _goes_elsewhere(self, delivery: Delivery, full: Full) -> bool:
+        return bool(delivery.prompt.fallbacks) and self._ports.upstream.is_away(full)
 
     async def _ask(self, delivery: Delivery, permit: Leave) -> bool | Full:
         """Ask for the claim and act on the answer. True: this delivery is dealt with."""
@@ -238,47 +235,60 @@ class Worker:
 
     async def _answer(self, delivery: Delivery) -> Claimed | Ended | Elsewhere | Mine | Busy | bool:
         """What the claims say; a bool where it runs here already, True if this delivery is dealt with."""
-        running = self._running.get(delivery.prompt.generation_id)
-        if running is not None:
-            if running.attempt.ending:
+        run = self._running.get(delivery.prompt.generation_id)
+        if run is not None:
+            if run.attempt.ending:
                 return False  # what it acks is settled; this one asks again and finds that it has ended
-            running.delivery.messages += delivery.messages
+            run.delivery.messages += delivery.messages
             return True
         return await self._asking.ask(delivery)
 
     async def _attempt(self, delivery: Delivery, number: int, permit: Leave) -> bool | Full:
-        generation_id = delivery.prompt.generation_id
         attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, permit)
-        self._running[generation_id] = _Running(attempt, delivery)
-        _running_now.inc()
         try:
-            result = await attempt.run()
-            match result:
-                case Stop():
-                    if result is Stop.DRAINED:
-                        await self._claims.release([generation_id])
-                    return False
-                case Unstarted(wait_s):
-                    await self._claims.unclaim(generation_id, number)
-                    return Full(wait_s)
-                case Broken():
-                    about = {"generation_id": str(generation_id), "attempt": number, "reason": result.reason}
-                    logger.warning("attempt broken", extra={"action": "attempt_broken", "cause": result.detail} | about)
-                    _outcomes.labels("broken").inc()
-                    delivery.broken = result
-                    await self._claims.release([generation_id])
-                    return False
-            terminal = encode(result)
-            if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
-                return False
-            await attempt.tell(terminal)
-            await self._told(delivery.facts.tenant_id, result, *delivery.messages)
-            _outcomes.labels(result.type.split(".")[1]).inc()
-            return True
+            with self._running.holding(Run(attempt, delivery)):
+                return await self._run(attempt, delivery, number)
         finally:
-            del self._running[generation_id]
-            _running_now.dec()
             await attempt.close()
+
+    async def _run(self, attempt: Attempt, delivery: Delivery, number: int) -> bool | Full:
+        generation_id = delivery.prompt.generation_id
+        result = await attempt.run()
+        match result:
+            case Stop():
+                if result is Stop.DRAINED:
+                    await self._claims.release([generation_id])
+                return False
+            case Unstarted(full):
+                attempt.ending = self._goes_elsewhere(delivery, full)
+                if attempt.ending and await self._hand_on(delivery, number, "no_room", None):
+                    return True
+                await self._claims.unclaim(generation_id, number)
+                return full
+            case Broken():
+                about = {"generation_id": str(generation_id), "attempt": number, "reason": result.reason}
+                logger.warning("attempt broken", extra={"action": "attempt_broken", "cause": result.detail} | about)
+                _outcomes.labels("broken").inc()
+                attempt.ending = result.away
+                if result.away and await self._hand_on(delivery, number, result.reason, result.output_tokens):
+                    return True
+                delivery.broken = result
+                await self._claims.release([generation_id])
+                return False
+        terminal = encode(result)
+        if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
+            return False
+        await attempt.tell(terminal)
+        await self._told(delivery.facts.tenant_id, result, *delivery.messages)
+        _outcomes.labels(result.type.split(".")[1]).inc()
+        return True
+
+    async def _hand_on(self, delivery: Delivery, attempt: int, reason: str, output_tokens: int | None) -> bool:
+        handed_on = await self._asking.hand_on(delivery, attempt, reason, output_tokens)
+        if handed_on:
+            _outcomes.labels("handed_on").inc()
+            await self._ack(*delivery.messages)
+        return handed_on
 
     async def _told(self, tenant_id: UUID, event: AnyEnvelope, *messages: Message) -> None:
         """It is committed and published: ack, and only then show. Safe to repeat."""
@@ -298,29 +308,6 @@ class Worker:
             # It will be delivered again, and found to have ended.
             logger.warning("ack lost", extra={"action": "ack_lost", "cause": str(error)})
 
-    async def _heartbeats(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_s / 4)
-            expected = {id: running.attempt for id, running in self._running.items() if not running.attempt.ending}
-            if not expected:
-                continue
-            try:
-                kept = await self._claims.heartbeat()
-            except DatabaseUnavailable as error:
-                logger.warning("heartbeat missed", extra={"action": "heartbeat_missed", "cause": str(error)})
-                continue
-            for generation_id, attempt in expected.items():
-                if generation_id not in kept:
-                    attempt.stop(Stop.FENCED)
-                elif kept[generation_id]:
-                    attempt.stop(Stop.CANCELLED)
-
-    async def _emissions(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.emit_every_s)
-            for running in self._running.values():
-                running.attempt.emit()
-
     async def _endings(self) -> None:
         async with self._signals.listen(ENDED) as conversations:
             async for conversation_id in conversations:
@@ -333,8 +320,7 @@ class Worker:
         self._turns.let_all_go()
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=self._settings.grace_s)
-        for running in list(self._running.values()):
-            running.attempt.stop(Stop.DRAINED)
+        self._running.stop_all(Stop.DRAINED)
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=5)
 

@@ -41,6 +41,8 @@ class Full:
     wait_s: float
     refused: bool = False
     """Every key rests because it is no good, for a reason that begins with ``key_``."""
+    failing: bool = False
+    """The provider fails again and again, whichever key it is asked with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class KeyRoom(Protocol):
         """These still run. What is not renewed for ``lease_s`` counts as ended, its worker lost."""
 
     async def rest(self, ring: str, key_id: str, seconds: float, reason: str) -> bool:
-        """Ask nothing with this key for so long. False: that is no news, it rests for this reason or for longer already."""
+        """Ask nothing with this key for so long. False: no news, it rests for this reason or for longer already."""
 
     async def learn(
         self, ring: str, key_id: str, *, requests_per_minute: int | None, tokens_per_minute: int | None

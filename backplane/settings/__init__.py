@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -156,9 +157,29 @@ class Settings(BaseSettings):
             raise ValueError("no pool: name at least one under [pools.<name>]")
         return pools
 
+    @model_validator(mode="after")
+    def _fallbacks_are_there(self) -> Settings:
+        for name, pool in self.pools.items():
+            for fallback in pool.fallbacks:
+                if fallback not in self.pools and self.pool_of(fallback) is None:
+                    raise ValueError(
+                        f"fallbacks of [pools.{name}]: {fallback!r} is neither a pool nor in the `models` of one;"
+                        f" the pools are {', '.join(self.pools)}"
+                    )
+        return self
+
     def pool_of(self, model: str) -> str | None:
         """The first pool that serves ``model``."""
         return next((name for name, pool in self.pools.items() if pool.serves(model)), None)
+
+    def fallbacks_of(self, pool: str) -> Iterator[tuple[str, str]]:
+        """Pool and model of each fallback of ``pool``, the best first."""
+        for name in self.pools[pool].fallbacks:
+            serving = self.pool_of(name)
+            if serving is not None:
+                yield serving, name
+            elif (model := self.pools[name].default_model) is not None:
+                yield name, model
 
     @property
     def default_model(self) -> str | None:

@@ -72,6 +72,12 @@ class PoolSettings(BaseModel):
     without: tuple[Capability, ...] = Field(
         default=(), description="what these models cannot do although their backend can, such as `images`"
     )
+    fallbacks: tuple[str, ...] = Field(
+        default=(),
+        max_length=8,
+        description="models or pools that serve a prompt which this one cannot, the best first; a pool stands for its"
+        " default model",
+    )
     tries: int = Field(default=4, ge=1, le=20, description="requests to the provider until one gets its first token")
     give_up_s: float = Field(default=60.0, gt=0, description="after so long none of these begins any more")
     first_token_s: float | None = Field(

@@ -11,12 +11,12 @@ from backplane.settings.pools import PoolSettings
 from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope
 from event_schemas.envelope import Envelope
-from event_schemas.generation import CancelGeneration, Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import CancelGeneration, Fallback, Parameters, PromptContent, SubmitPrompt
 from workers.billing import Billing
 from workers.prices import PriceTable
 
-POOL = "p"
-FREE = Billing({POOL: PoolSettings(backend="scripted")}, PriceTable(()))
+POOL, SPARE = "p", "spare"
+FREE = Billing({name: PoolSettings(backend="scripted") for name in (POOL, SPARE)}, PriceTable(()))
 """Where no price is known."""
 
 
@@ -26,6 +26,7 @@ def scripted(
     parent: UUID | None = None,
     text: str = "one two three",
     pool: str = POOL,
+    fallbacks: tuple[Fallback, ...] = (),
 ) -> SubmitPrompt:
     """A prompt whose attempts do as the scripts say; five words without any."""
     return SubmitPrompt(
@@ -37,6 +38,7 @@ def scripted(
         key_id=new_id(),
         model="scripted",
         pool=pool,
+        fallbacks=fallbacks,
         parameters=Parameters(),
         content=PromptContent(
             messages=(ChatMessage(role="user", content=text),),

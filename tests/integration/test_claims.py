@@ -14,10 +14,10 @@ from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.identifiers import new_id
 from event_schemas.chat import ChatMessage, ImagePart, ToolCall
 from event_schemas.codec import encode
-from event_schemas.generation import SubmitPrompt
+from event_schemas.generation import Fallback, SubmitPrompt
 from event_schemas.payload import Usage
 from tests.conftest import TestDatabase
-from tests.integration.prompts import FREE, envelope, scripted, wish
+from tests.integration.prompts import FREE, SPARE, envelope, scripted, wish
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine, Told
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
@@ -244,11 +244,44 @@ async def test_a_released_claim_can_be_had_at_once(world: World) -> None:
 
 
 async def test_a_delivery_from_the_wrong_pool_is_void(world: World) -> None:
-    command = scripted()
+    command = scripted(fallbacks=(Fallback(pool=SPARE, model="scripted"),))
     await world.ask(world.a, command)
     await world.expire(command)
-    await world.owner.execute("UPDATE work.claims SET pool = 'other'")
-    assert isinstance(await world.ask(world.b, command), Elsewhere)
+    facts = Facts(envelope(command, TENANT), command, "b", FREE)
+    onto = facts.handed_on(1, "worker_lost")
+    assert onto is not None
+    assert isinstance(onto.data, SubmitPrompt)
+    gave = [claims.hand_on(TENANT, command.generation_id, 1, onto, facts.lost(1, 0)) for claims in (world.a, world.b)]
+    assert sorted(await asyncio.gather(*gave)) == [False, True]
+    assert await world.outbox() == 2, "the loss, and the command"
+    assert isinstance(await world.ask(world.a, command), Elsewhere)
+    assert isinstance(await world.b.take_over(TENANT, command.generation_id, 1, facts.lost(1, 0)), Busy), "it is void"
+    assert await world.ask(world.b, onto.data) == Expired(1, False, recorded=True)
+    assert await world.b.take_over(TENANT, command.generation_id, 1, None) == Claimed(2)
+    assert await world.outbox() == 2, "the loss is recorded once"
+    assert isinstance(await world.ask(world.a, command), Elsewhere), "also while it runs"
+
+
+async def test_only_who_runs_it_hands_it_on(world: World) -> None:
+    command = scripted(fallbacks=(Fallback(pool=SPARE, model="scripted"),))
+    await world.ask(world.a, command)
+    onto = Facts(envelope(command, TENANT), command, "b", FREE).handed_on(1, "no_room")
+    assert onto is not None
+    assert not await world.b.hand_on(TENANT, command.generation_id, 1, onto, None)
+    assert await world.a.hand_on(TENANT, command.generation_id, 1, onto, None)
+
+
+async def test_what_was_handed_on_can_be_cancelled_at_once(world: World) -> None:
+    command = scripted(fallbacks=(Fallback(pool=SPARE, model="scripted"),))
+    await world.ask(world.a, command)
+    facts = Facts(envelope(command, TENANT), command, "a", FREE)
+    onto = facts.handed_on(1, "no_room")
+    assert onto is not None
+    await world.a.hand_on(TENANT, command.generation_id, 1, onto, facts.lost(1, None))
+    answer = await world.b.cancel(TENANT, wish(command), b"")
+    assert answer == Expired(1, True, recorded=True)
+    assert isinstance(answer, Expired)
+    assert answer.command == encode(onto)
 
 
 async def test_old_claims_are_forgotten_and_running_ones_never(world: World) -> None:

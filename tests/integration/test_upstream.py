@@ -207,3 +207,19 @@ async def test_what_was_used_is_counted_against_the_keys_tokens(pool: Pool) -> N
     (state,) = await upstream.look()
     account = pool.server.ledger["a"]
     assert state.tokens == account.input_tokens + account.output_tokens
+
+
+async def test_a_provider_that_fails_with_every_key_is_left_alone(pool: Pool) -> None:
+    keys = [f"k{number}" for number in range(4 * FAILURES)]
+    for key in keys:
+        pool.server.add_key(key)
+    pool.server.default = Script(fault="500")
+    upstream = pool.upstream(*keys, tries=1)
+    for _ in range(2 * FAILURES):
+        with pytest.raises(NotServed):
+            await answer(upstream)
+    leave = await upstream.permit(TENANT, 20)
+    assert isinstance(leave, Full)
+    assert leave.failing
+    assert upstream.is_away(leave)
+    assert sum(len(pool.server.ledger[key].asked) for key in keys) == 2 * FAILURES

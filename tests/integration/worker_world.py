@@ -21,11 +21,12 @@ from backplane.ports.identifiers import new_id
 from backplane.settings import WorkerSettings
 from backplane.settings.pools import PoolSettings
 from backplane.telemetry.readiness import Readiness
+from command_api.outbox import Relay
 from event_schemas import topics
 from event_schemas.codec import AnyEnvelope, decode, encode
 from event_schemas.generation import SubmitPrompt
 from tests.conftest import TestDatabase
-from tests.integration.prompts import FREE, POOL, envelope, wish
+from tests.integration.prompts import FREE, POOL, SPARE, envelope, wish
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
@@ -68,9 +69,11 @@ class WorkerWorld:
 
     async def __aenter__(self) -> WorkerWorld:
         self.owner = await asyncpg.connect(self._database.owner_url)
-        live = topics.all_topics([POOL])
+        live = topics.all_topics([POOL, SPARE])
         await self.bus.create_topics([*live, *map(topics.dead_letters, live)], partitions=2)
-        await self.bus.ensure_subscription([COMMANDS, topics.CONTROL], topics.WORKERS, Start.EARLIEST)
+        await self.bus.ensure_subscription(
+            [COMMANDS, topics.commands(SPARE), topics.CONTROL], topics.WORKERS, Start.EARLIEST
+        )
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -85,6 +88,7 @@ class WorkerWorld:
         self,
         name: str,
         *,
+        pool: str = POOL,
         slots: int = 4,
         redis_url: str | None = None,
         signals: bool = True,
@@ -104,7 +108,7 @@ class WorkerWorld:
             await backend.start(lambda what, share: None)
             upstream = Upstream(backend, PoolSettings(backend="scripted"))
         readiness, claims = Readiness(), Claims(database, name, LEASE_S)
-        commands = await bus.subscribe([COMMANDS], topics.WORKERS, Mode.SHARED, prefetch=slots)
+        commands = await bus.subscribe([topics.commands(pool)], topics.WORKERS, Mode.SHARED, prefetch=slots)
         control = await bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=4)
         worker = Worker(
             name,
@@ -133,6 +137,15 @@ class WorkerWorld:
         running = RunningWorker(name, asyncio.create_task(run()), stop)
         self._workers.append(running)
         return running
+
+    async def relay(self) -> None:
+        """Publish what stands in the outbox now."""
+        database = PostgresDatabase(self._database.role_url("relay"), pool_size=1)
+        try:
+            while await Relay(database, self.bus).publish_some():
+                pass
+        finally:
+            await database.close()
 
     def _bus(self, url: str) -> Bus:
         if self._pulsar is None:

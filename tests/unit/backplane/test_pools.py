@@ -64,3 +64,16 @@ def test_providers_are_waited_for_and_engines_are_not() -> None:
 
 def test_keys_are_not_shown() -> None:
     assert "sk-secret" not in repr(pool(models=["a"], keys=["sk-secret"]))
+
+
+def test_fallbacks_are_models_or_pools() -> None:
+    cloud = {"backend": "openai", "models": ["gpt-4o", "gpt-4o-mini"]}
+    spare = {"backend": "scripted", "models": ["small-*", "plain"]}
+    chain = ["gpt-4o-mini", "spare", "small-1"]
+    settings = Settings.model_validate({"pools": {"cloud": cloud | {"fallbacks": chain}, "spare": spare}})
+    assert list(settings.fallbacks_of("cloud")) == [("cloud", "gpt-4o-mini"), ("spare", "plain"), ("spare", "small-1")]
+    assert list(settings.fallbacks_of("spare")) == []
+    with pytest.raises(
+        ValidationError, match=r"\[pools.cloud\]: 'gone' is neither a pool .* the pools are cloud, spare"
+    ):
+        Settings.model_validate({"pools": {"cloud": cloud | {"fallbacks": ["gone"]}, "spare": spare}})

@@ -170,3 +170,21 @@ def test_a_pool_says_what_its_models_and_its_server_can_do() -> None:
     assert "top_k" in compatible.capabilities
     with pytest.raises(Refused, match="m does not take images"):
         admit(PromptBody.model_validate({"messages": [IMAGE]}), Settings(pools={"a": compatible}))
+
+
+def test_only_those_that_can_do_what_is_asked_are_fallbacks() -> None:
+    given = {
+        "cloud": {"backend": "openai", "models": ["big"], "fallbacks": ["local", "tight", "big", "local", "other"]},
+        "local": {"backend": "scripted", "models": ["plain"]},
+        "tight": {"backend": "scripted", "models": ["narrow"], "context_window": 16},
+        "more": {"backend": "openai", "models": ["other"]},
+    }
+    chain = Settings.model_validate({"pools": given})
+
+    def models(**body: Any) -> list[str]:
+        return [one.model for one in admit(PromptBody.model_validate({"model": "big", **body}), chain).fallbacks]
+
+    assert models(input="a") == ["plain", "narrow", "other"]
+    assert models(input="a" * 1000) == ["plain", "other"]
+    assert models(input="a", tools=[{"name": "look", "parameters": {}}]) == ["other"]
+    assert admit(PromptBody.model_validate({"model": "plain", "input": "a"}), chain).fallbacks == ()

@@ -15,6 +15,7 @@ from event_schemas.control_plane import ConversationDeleted, ConversationRenamed
 from event_schemas.envelope import Envelope
 from event_schemas.generation import (
     AttemptLost,
+    Fallback,
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -82,6 +83,13 @@ class Story:
         )
         assert isinstance(made.data, SubmitPrompt)
         return Envelope[SubmitPrompt].model_construct(**dict(made))
+
+    def handed_on(self, prompt: Envelope[SubmitPrompt]) -> AnyEnvelope:
+        """The same prompt for another pool."""
+        onto = prompt.data.model_copy(update={"fallbacks": (Fallback(pool="spare", model="plain"),)})
+        command = onto.handed_on(1, "provider_failed")
+        assert command is not None
+        return self.envelope(command)
 
     def started(self, generation_id: UUID, attempt: int = 1) -> AnyEnvelope:
         kind = GenerationStarted if attempt == 1 else GenerationRestarted

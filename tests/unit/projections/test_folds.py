@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from event_schemas.chat import ChatMessage, ImagePart, Piece, TextPart, ToolCall
 from event_schemas.codec import AnyEnvelope
+from event_schemas.envelope import Envelope
 from event_schemas.generation import AttemptLost, SubmitPrompt
 from event_schemas.payload import Usage
 from projections.catalog import PROJECTIONS, needed_for
@@ -23,6 +24,11 @@ def answer(facts: list[AnyEnvelope], generation_id: UUID) -> Row:
     return row
 
 
+def as_prompt(fact: AnyEnvelope) -> Envelope[SubmitPrompt]:
+    assert isinstance(fact.data, SubmitPrompt)
+    return Envelope[SubmitPrompt].model_construct(**dict(fact))
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
     """(facts as they came to be, the same in any order, some of them twice with duplicates dropped)."""
@@ -32,6 +38,8 @@ def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
     if draw(st.booleans()):
         assert isinstance(facts[0].data, SubmitPrompt)
         facts += story.whole(how, parent=facts[0].data.generation_id)
+    if draw(st.booleans()):
+        facts.append(story.handed_on(as_prompt(facts[0])))
     if draw(st.booleans()):
         facts.append(story.renamed("Folds"))
     if draw(st.booleans()):
@@ -45,6 +53,12 @@ def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
 def test_any_order_of_the_facts_gives_the_same_rows(histories: tuple[list[AnyEnvelope], list[AnyEnvelope]]) -> None:
     in_order, shuffled = histories
     assert folded(shuffled) == folded(in_order)
+
+
+def test_a_prompt_that_was_handed_on_is_the_same_prompt() -> None:
+    story = Story()
+    prompt = story.prompt()
+    assert folded([prompt, story.handed_on(prompt)]) == folded([prompt])
 
 
 @given(histories())
