@@ -42,13 +42,16 @@ async def world(tmp_path: Path, short_folder: Path) -> AsyncIterator[World]:
     async with providers() as server, AsyncExitStack() as stack:
         server.add_key("sk-good")
         server.add_key("sk-revoked", status="revoked")
+        server.add_key("sk-spare")
         pool = {
             "backend": "openai",
             "base_url": server.openai_url,
             "models": [{"fast": "gpt-4o-mini"}],
             "keys": ["sk-revoked", f"file:{secret}"],
+            "fallbacks": ["spare"],
         }
-        up = Up(short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool}))
+        spare = {"backend": "openai", "base_url": server.openai_url, "models": ["o4-mini"], "keys": ["sk-spare"]}
+        up = Up(short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool, "spare": spare}))
         try:
             up.start()
             await asyncio.to_thread(up.ready)
@@ -99,6 +102,17 @@ async def test_a_pool_of_keys_behind_a_whole_parley(world: World) -> None:
         "/v1/prompts", json={"model": "fast", "input": "a", "response_format": {"json_schema": {}}, "tools": [{}]}
     )
     assert refused.status_code == 422
+
+    # What one pool cannot serve another does, and everybody is told.
+    world.server.queue(Script(fault="404"), key="sk-good")
+    handed_on = await world.answered({"input": "one two three"})
+    assert (handed_on["status"], handed_on["attempt"], handed_on["model"]) == ("completed", 2, "fast")
+    assert handed_on["served"] == {"pool": "spare", "model": "o4-mini"}
+    told = [event async for event in world.client.stream(handed_on["id"])]
+    assert json.loads(told[-1].data)["served"] == handed_on["served"]
+    conversation = await world.client.get(f"/v1/conversations/{handed_on['conversation_id']}")
+    assert [one["served_model"] for one in conversation["messages"]] == [None, "o4-mini"]
+    assert len(world.server.ledger["sk-spare"].asked) == 1
 
     # A cancel reaches the provider.
     world.server.queue(Script(words=1000, token_s=0.02))
