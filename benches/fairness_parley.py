@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from backplane.ports.bus import Publisher
 from backplane.wiring.operations import operator_bus
 from benches.installation import POOL, Installation
 from benches.load import Target
+from benches.more_workers import more_workers
 from benches.parley import running
-from benches.server import Deaths
 from cli import tenancy
-from cli.child import Launch, Program
-from cli.programs import service_programs
-from cli.supervisor import Supervisor
 from command_api.lanes import lanes
 from event_schemas.topics import WORKERS, commands
 
@@ -70,7 +67,7 @@ async def crowded(installation: Installation, wrong: list[str]) -> AsyncIterator
             tenant: anybody.model_copy(update={"key": await tenancy.issue_key(settings, tenant, "member")})
             for tenant in (flood, *light.values())
         }
-        async with _more_workers(installation, wrong), operator_bus(settings) as bus:
+        async with more_workers(installation, POOL, WORKER_COUNT - 1, wrong), operator_bus(settings) as bus:
             yield Crowded(targets[flood], {sharing: targets[tenant] for sharing, tenant in light.items()}, bus)
     wrong += parley.deaths
 
@@ -85,25 +82,3 @@ async def _light(installation: Installation, flood: UUID) -> dict[int, UUID]:
         if len(found) == len(sharings(partitions)):
             break
     return dict(sorted(found.items()))
-
-
-@asynccontextmanager
-async def _more_workers(installation: Installation, deaths: list[str]) -> AsyncIterator[None]:
-    """As many as `parley up` leaves to be started, which is one a pool."""
-    supervisor = Supervisor(installation.settings.data_dir / "logs", Deaths(deaths))
-    programs = [_worker(installation, number) for number in range(2, WORKER_COUNT + 1)]
-    try:
-        await asyncio.gather(*map(supervisor.start, programs))
-        yield
-    finally:
-        await supervisor.stop()
-
-
-def _worker(installation: Installation, number: int) -> Program:
-    first = next(each for each in service_programs(installation.settings) if each.name == f"worker-{POOL}")
-
-    async def launch() -> Launch:
-        launched = await first.launch()
-        return replace(launched, environment={**installation.environment, **launched.environment})
-
-    return replace(first, name=f"{first.name}-{number}", launch=launch)

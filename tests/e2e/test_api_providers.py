@@ -108,8 +108,8 @@ async def test_a_pool_of_keys_behind_a_whole_parley(world: World) -> None:
     handed_on = await world.answered({"input": "one two three"})
     assert (handed_on["status"], handed_on["attempt"], handed_on["model"]) == ("completed", 2, "fast")
     assert handed_on["served"] == {"pool": "spare", "model": "o4-mini"}
-    told = [event async for event in world.client.stream(handed_on["id"])]
-    assert json.loads(told[-1].data)["served"] == handed_on["served"]
+    streamed = [event async for event in world.client.stream(handed_on["id"])]
+    assert json.loads(streamed[-1].data)["served"] == handed_on["served"]
     conversation = await world.client.get(f"/v1/conversations/{handed_on['conversation_id']}")
     assert [one["served_model"] for one in conversation["messages"]] == [None, "o4-mini"]
     assert len(world.server.ledger["sk-spare"].asked) == 1
