@@ -8,7 +8,15 @@ from contextlib import aclosing
 from enum import Enum
 from uuid import UUID
 
-from workers.inference.port import BackendUnavailable, Delta, InferenceRequest, Item, Progress, RequestRefused
+from workers.inference.port import (
+    BackendUnavailable,
+    Delta,
+    InferenceRequest,
+    Item,
+    NotServed,
+    Progress,
+    RequestRefused,
+)
 from workers.inference.scripted import ScriptedBackend
 
 Run = tuple[UUID, int]
@@ -19,6 +27,8 @@ class Outcome(Enum):
     FINISHED = "finished"
     REFUSED = "refused"
     BROKEN = "broken"
+    AWAY = "away"
+    """It never began, so that another pool may serve it."""
 
 
 class Gate:
@@ -53,6 +63,8 @@ class Gate:
             raise RequestRefused("refused", "the rule says so")
         if self._outcome is Outcome.BROKEN:
             raise BackendUnavailable("broken", "the rule says so")
+        if self._outcome is Outcome.AWAY:
+            raise NotServed("away", "the rule says so")
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -93,6 +105,9 @@ class SteppedBackend:
                     yield item
         except RequestRefused:
             self.outcomes[run] = Outcome.REFUSED
+            raise
+        except NotServed:
+            self.outcomes[run] = Outcome.AWAY
             raise
         except BackendUnavailable:
             self.outcomes[run] = Outcome.BROKEN

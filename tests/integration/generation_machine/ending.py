@@ -6,8 +6,9 @@ import json
 from uuid import UUID
 
 from event_schemas import topics
+from tests.integration.generation_machine.backend import Outcome
 from tests.integration.generation_machine.model import Generation
-from tests.integration.generation_machine.scene import COMMANDS, TOPICS, Scene
+from tests.integration.generation_machine.scene import COMMANDS, SPARE_COMMANDS, TOPICS, Scene
 from tests.integration.generation_machine.worker_process import HEARTBEAT_S
 from tests.integration.generation_machine.world import SLOTS
 
@@ -30,7 +31,7 @@ async def end(scene: Scene) -> None:
         await scene.settled()
         if not _pending(scene):
             break
-        for place, letter in enumerate(scene.broker.unowned(COMMANDS, topics.CONTROL)):
+        for place, letter in enumerate(scene.broker.unowned(COMMANDS, SPARE_COMMANDS, topics.CONTROL)):
             scene.deliver(letter, SLOTS[place % len(SLOTS)])
         await scene.settled()
         await scene.relay()
@@ -51,7 +52,7 @@ def _pending(scene: Scene) -> list[str]:
             pending.append(f"{one.id} has no published ending (attempt {one.attempt}, held by {one.holder})")
         if missing := {(one.id, attempt) for attempt in one.lost} - scene.said.lost:
             pending.append(f"nothing was said of the loss of {sorted(missing)}")
-    for letter in scene.broker.unacked(COMMANDS, topics.CONTROL):
+    for letter in scene.broker.unacked(COMMANDS, SPARE_COMMANDS, topics.CONTROL):
         pending.append(f"{letter} is not acked, though {sorted(scene.broker.holders[letter])} have it")
     if behind := scene.unprojected():
         pending.append(f"not projected: {behind}")
@@ -72,7 +73,8 @@ async def _check(scene: Scene, one: Generation) -> None:
     expected = one.lost | ({ended.attempt} if ended.attempt else set())
     assert set(used) == expected, f"usage of attempts {sorted(used)}, but there were {sorted(expected)}"
     for attempt in one.lost:
-        assert used[attempt]["source"] == "estimated"
+        never_began = scene.backend.outcomes.get((one.id, attempt)) is Outcome.AWAY
+        assert used[attempt]["source"] == "estimated" or (never_began and not used[attempt]["output_tokens"])
     if ended.attempt:
         final = used[ended.attempt]
         assert (final["output_tokens"], final["source"]) == (ended.usage.output_tokens, ended.usage.source)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 
 from backplane.ports.token_stream import Cursor
+from event_schemas.generation import Fallback
 from tests.integration.generation_machine.backend import Outcome
 from tests.integration.generation_machine.client import Client
 from tests.integration.generation_machine.ending import end, nothing_is_held_for_nobody
@@ -18,7 +19,9 @@ from tests.integration.generation_machine.process import Mishap, Moment, Place, 
 from tests.integration.generation_machine.scene import TOPICS, Scene
 from tests.integration.generation_machine.worker_process import HEARTBEAT_S, LEASE_S
 from tests.integration.generation_machine.world import SLOTS, World
-from tests.integration.prompts import scripted
+from tests.integration.prompts import POOL, SPARE, scripted
+
+_CHAIN = (Fallback(pool=SPARE, model="scripted"), Fallback(pool=POOL, model="another"))
 
 slots = st.sampled_from(SLOTS)
 which = st.integers(0, 5)
@@ -55,9 +58,9 @@ class GenerationMachine(RuleBasedStateMachine):
 
     # Prompts
 
-    @initialize(target=prompts, count=st.integers(1, 4))
-    def submit_first(self, count: int) -> UUID:
-        return self.submit(count, None, False, "a")
+    @initialize(target=prompts, count=st.integers(1, 4), fallbacks=st.integers(0, 2))
+    def submit_first(self, count: int, fallbacks: int) -> UUID:
+        return self.submit(count, None, False, "a", fallbacks)
 
     @rule(
         target=prompts,
@@ -65,21 +68,25 @@ class GenerationMachine(RuleBasedStateMachine):
         before=st.none() | prompts,
         as_follow_up=st.booleans(),
         slot=st.none() | slots,
+        fallbacks=st.integers(0, 2),
     )
-    def submit_another(self, count: int, before: UUID | None, as_follow_up: bool, slot: str | None) -> UUID:
-        return self.submit(count, before, as_follow_up, slot)
+    def submit_another(
+        self, count: int, before: UUID | None, as_follow_up: bool, slot: str | None, fallbacks: int
+    ) -> UUID:
+        return self.submit(count, before, as_follow_up, slot, fallbacks)
 
-    def submit(self, count: int, before: UUID | None, as_follow_up: bool, slot: str | None) -> UUID:
+    def submit(self, count: int, before: UUID | None, as_follow_up: bool, slot: str | None, fallbacks: int = 0) -> UUID:
         """It is delivered at once, to ``slot``, or when a rule says so."""
         earlier = None if before is None else self.scene.model.generations[before].prompt
         scripts = [
             {"tokens": [f"{attempt}.{place}é " for place in range(1, count + 1)]}
-            for attempt in range(1, MOST_ATTEMPTS + 1)
+            for attempt in range(1, MOST_ATTEMPTS * (fallbacks + 1) + 1)
         ]
         prompt = scripted(
             *scripts,
             conversation=earlier.conversation_id if earlier else None,
             parent=earlier.generation_id if earlier and as_follow_up else None,
+            fallbacks=_CHAIN[:fallbacks],
         )
         self.scene.submit(prompt)
         if slot is not None:

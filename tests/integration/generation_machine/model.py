@@ -30,6 +30,7 @@ class Change:
 
     at: datetime
     generation_id: UUID
+    handed_on: int
     attempt: int
     worker: str | None
     lease_was: datetime | None
@@ -43,6 +44,9 @@ class Generation:
     prompt: SubmitPrompt
     attempt: int | None = None
     """None before its first claim; 0 where it ended before any attempt."""
+    handed_on: int = 0
+    earlier_attempts: int = 0
+    """In the pools before this one."""
     holder: str | None = None
     lease_until: datetime | None = None
     runners: dict[int, str] = field(default_factory=dict)
@@ -93,6 +97,8 @@ class Model:
             )
         elif one.attempt is None:
             self._began(one, change)
+        elif change.handed_on != one.handed_on:
+            self._was_handed_on(one, change)
         elif change.attempt == one.attempt:
             self._went_on(one, change)
         else:
@@ -126,6 +132,18 @@ class Model:
         else:
             self.check(change.worker == one.holder, "changed hands within an attempt", one)
 
+    def _was_handed_on(self, one: Generation, change: Change) -> None:
+        assert one.attempt is not None
+        self.check(change.handed_on == one.handed_on + 1, "handed on more than once at a time", one)
+        self.check(change.handed_on <= len(one.prompt.fallbacks), "handed on although its chain is at an end", one)
+        self.check(change.attempt == one.attempt and change.worker is None, "handed on, and run", one)
+        self.check((one.id, change.attempt) not in self._backend.gates, "handed on while it ran", one)
+        exhausted = one.attempt == one.earlier_attempts + MOST_ATTEMPTS
+        away = self._backend.outcomes.get((one.id, one.attempt)) is Outcome.AWAY
+        self.check(exhausted or away, "handed on without need", one)
+        one.lost.add(one.attempt)
+        one.handed_on, one.earlier_attempts = change.handed_on, change.attempt
+
     def _was_lost(self, one: Generation, change: Change) -> None:
         assert one.attempt is not None
         self.check(change.attempt == one.attempt + 1, "attempts do not count up by one", one)
@@ -134,7 +152,7 @@ class Model:
         )
         one.lost.add(one.attempt)
         if change.terminal is None:
-            self.check(change.attempt <= MOST_ATTEMPTS, "more attempts than allowed", one)
+            self.check(change.attempt <= one.earlier_attempts + MOST_ATTEMPTS, "more attempts than allowed", one)
             self.check(change.worker in one.delivered_to, "taken over by one who never got it", one)
             self.check(not one.cancel_requested, "run again though its cancel was asked for", one)
             self._runs(one, change)
@@ -159,7 +177,9 @@ class Model:
             case GenerationCompleted():
                 self.check(outcome is Outcome.FINISHED and ended.usage.source == "provider", "nothing finished", one)
             case GenerationFailed(reason="attempts_exhausted"):
-                self.check(not ran and attempt == MOST_ATTEMPTS + 1, "given up too early or too late", one)
+                last = one.earlier_attempts + MOST_ATTEMPTS + 1
+                self.check(not ran and attempt == last, "given up too early or too late", one)
+                self.check(one.handed_on == len(one.prompt.fallbacks), "given up although another pool may", one)
             case GenerationFailed():
                 self.check(ran and outcome is Outcome.REFUSED, "failed without a refusal", one)
             case GenerationCancelled():

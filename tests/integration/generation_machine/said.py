@@ -16,7 +16,7 @@ from event_schemas.generation import (
     TokensEmitted,
 )
 from event_schemas.payload import AboutGeneration
-from tests.integration.generation_machine.backend import Run, SteppedBackend
+from tests.integration.generation_machine.backend import Outcome, Run, SteppedBackend
 from tests.integration.generation_machine.model import Generation, Model
 
 
@@ -65,6 +65,11 @@ class Said:
         self._model.check(run not in self.lost, "one attempt lost twice", one)
         self._model.check(lost.attempt in one.lost, "an attempt was called lost that was not", one)
         produced = len(self._backend.produced.get(run, []))
-        self._model.check(lost.usage.source == "estimated", "a lost attempt whose usage is no estimate", one)
+        never_began = self._backend.outcomes.get(run) is Outcome.AWAY and not produced
+        self._model.check(
+            lost.usage.source == "estimated" or (never_began and not lost.usage.input_tokens),
+            "a lost attempt whose usage is no estimate",
+            one,
+        )
         self._model.check(lost.usage.output_tokens <= produced, "a lost attempt used more than it produced", one)
         self.lost.add(run)

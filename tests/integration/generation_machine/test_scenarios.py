@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event_schemas import topics
-from event_schemas.generation import GenerationCancelled
+from event_schemas.generation import GenerationCancelled, GenerationFailed
 from tests.integration.generation_machine.backend import Outcome
 from tests.integration.generation_machine.machine import GenerationMachine
 from tests.integration.generation_machine.process import Mishap, Moment, Place
@@ -93,4 +93,30 @@ def test_a_follow_up_that_comes_before_its_parent_waits(machine: GenerationMachi
     parent = machine.submit(2, None, False, None)
     follow_up = machine.submit(2, parent, True, "a")
     assert machine.scene.model.generations[follow_up].attempt is None
+    machine.teardown()
+
+
+def test_what_no_pool_can_serve_has_failed(machine: GenerationMachine) -> None:
+    prompt = machine.submit(2, None, False, "a", 1)
+    machine.engine_ends(0, Outcome.AWAY)
+    machine.project(topics.EVENTS, 100)
+    for _ in range(2):
+        machine.deliver(prompt, -1, "b")
+        machine.time_passes(2.5)
+        machine.engine_ends(0, Outcome.BROKEN)
+    machine.time_passes(2.5)
+    ended = machine.scene.model.generations[prompt]
+    assert ended.handed_on == 1
+    assert isinstance(ended.terminal, GenerationFailed)
+    assert ended.terminal.attempt == 4
+    machine.teardown()
+
+
+def test_what_was_handed_on_and_cancelled_is_not_run(machine: GenerationMachine) -> None:
+    prompt = machine.submit(2, None, False, "a", 1)
+    machine.engine_ends(0, Outcome.AWAY)
+    machine.cancel(prompt, "b")
+    machine.project(topics.EVENTS, 100)
+    machine.deliver(prompt, -1, "b")
+    assert isinstance(machine.scene.model.generations[prompt].terminal, GenerationCancelled)
     machine.teardown()

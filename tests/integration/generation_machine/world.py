@@ -22,20 +22,20 @@ _CHANGES = """
 CREATE SCHEMA machine;
 CREATE TABLE machine.changes (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz, tenant_id uuid, generation_id uuid,
-  attempt integer, worker text, lease_was timestamptz, lease_until timestamptz, cancel_requested boolean,
-  terminal bytea);
+  handed_on integer, attempt integer, worker text, lease_was timestamptz, lease_until timestamptz,
+  cancel_requested boolean, terminal bytea);
 CREATE FUNCTION machine.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-  INSERT INTO machine.changes (at, tenant_id, generation_id, attempt, worker, lease_was, lease_until,
+  INSERT INTO machine.changes (at, tenant_id, generation_id, handed_on, attempt, worker, lease_was, lease_until,
                                cancel_requested, terminal)
-  VALUES (clock_timestamp(), NEW.tenant_id, NEW.generation_id, NEW.attempt, NEW.worker,
+  VALUES (clock_timestamp(), NEW.tenant_id, NEW.generation_id, NEW.handed_on, NEW.attempt, NEW.worker,
           CASE TG_OP WHEN 'UPDATE' THEN OLD.lease_until END, NEW.lease_until, NEW.cancel_requested, NEW.terminal);
   RETURN NULL;
 END $$;
 CREATE TRIGGER note AFTER INSERT OR UPDATE ON work.claims FOR EACH ROW EXECUTE FUNCTION machine.note();
 """
 _NEWS = """
-SELECT at, generation_id, attempt, worker, lease_was, lease_until, cancel_requested, terminal
+SELECT at, generation_id, handed_on, attempt, worker, lease_was, lease_until, cancel_requested, terminal
 FROM machine.changes WHERE tenant_id = $1 ORDER BY id OFFSET $2
 """
 _MARK = "machine:mark"
