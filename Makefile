@@ -24,7 +24,7 @@ endef
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) ## make the environment in .venv
@@ -44,9 +44,21 @@ $(INSTALLED): pyproject.toml uv.lock
 	  rm -f $(VENV).log; \
 	fi; \
 	$(FIND_UV); \
-	"$$uv" sync --locked --all-extras --python "$$(command -v $(PYTHON))"
+	"$$uv" sync --locked --all-extras --no-extra llama-cpp-python --no-extra transformers \
+	  --python "$$(command -v $(PYTHON))"
 	@$(VENV)/bin/python -P -m cli.accelerators
 	@touch $@
+
+.PHONY: install-llama-cpp-python
+install-llama-cpp-python: $(INSTALLED) ## add llama-cpp-python, compiled here for what CMAKE_ARGS says (needs a C++ compiler)
+	@command -v "$${CXX:-c++}" >/dev/null || \
+	  { echo "$${CXX:-c++} is not there: llama-cpp-python is compiled, which needs a C++ compiler (apt-get install g++)" >&2; \
+	    exit 1; }
+	@$(FIND_UV); "$$uv" sync --locked --inexact --extra llama-cpp-python $(ARGS)
+
+.PHONY: install-transformers
+install-transformers: $(INSTALLED) ## add Hugging Face Transformers and torch (gigabytes on Linux)
+	@$(FIND_UV); "$$uv" sync --locked --inexact --extra transformers $(ARGS)
 
 .PHONY: server
 server: $(INSTALLED) ## start Parley on this machine; Ctrl-C stops it
@@ -57,8 +69,16 @@ pulsar: $(INSTALLED) ## start a Pulsar broker on this machine (needs JDK 17 and 
 	@exec $(VENV)/bin/parley pulsar standalone $(ARGS)
 
 .PHONY: test
-test: $(INSTALLED) ## run all tests that need no Pulsar
-	@$(VENV)/bin/pytest -n auto -m "not pulsar" $(ARGS)
+test: $(INSTALLED) ## run all tests that need neither Pulsar nor an engine with a target of its own
+	@$(VENV)/bin/pytest -n auto -m "not pulsar and not llama_cpp_python and not transformers" $(ARGS)
+
+.PHONY: test-llama-cpp-python
+test-llama-cpp-python: $(INSTALLED) ## run the tests of llama-cpp-python, which has to be installed
+	@$(VENV)/bin/pytest -m llama_cpp_python $(ARGS)
+
+.PHONY: test-transformers
+test-transformers: $(INSTALLED) ## run the tests of Transformers, which has to be installed
+	@$(VENV)/bin/pytest -m transformers $(ARGS)
 
 .PHONY: test-pulsar
 test-pulsar: $(INSTALLED) ## run the tests that need a Pulsar broker, which they start themselves (JDK 17 and Maven)

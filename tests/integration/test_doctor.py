@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from backplane.settings import PoolSettings, Settings
+from backplane.settings.pools import BackendName
 from cli import doctor, machine_checks, model_checks
 from cli.configuration import load_llm
 from cli.finding import FAIL, OK, WARN, Finding
@@ -103,3 +104,13 @@ def test_every_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = model_checks.models(Settings(), load_llm())
     assert finding.state == FAIL
     assert "LLM_MODEL_FILE" in finding.advice
+
+
+@pytest.mark.parametrize("backend", ["llama-cpp-python", "transformers"])
+def test_an_engine_that_is_not_installed_is_named_with_its_target(
+    monkeypatch: pytest.MonkeyPatch, backend: BackendName
+) -> None:
+    monkeypatch.setattr(model_checks, "find_spec", lambda name: None if name != "xllamacpp" else object())
+    pools = {"first": PoolSettings(backend="xllamacpp"), "other": PoolSettings(backend=backend, models=("m",))}
+    (finding,) = model_checks.models(Settings(pools=pools), load_llm())
+    assert (finding.state, finding.advice) == (FAIL, f"run `make install-{backend}`")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ import pytest_asyncio
 
 from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
+from tests.contract.inference.packaged import add_chat_template
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import answer, request
 from workers.inference.engine_options import EngineOptions
@@ -35,10 +35,6 @@ CONVERSATION = (
     ChatMessage(role="user", content="What is the capital of France? 🦄"),
     ChatMessage(role="assistant", content="Paris."),
     ChatMessage(role="user", content="And of Italy?"),
-)
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if 'forbidden' in m.content %}{{ raise_exception('no') }}{% endif %}"
-    "<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}<start_of_turn>model{{ '\n' }}"
 )
 
 
@@ -139,7 +135,7 @@ def _listeners() -> list[str]:
 
 async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "with-template.gguf"
-    _add_chat_template(packaged_model, path)
+    add_chat_template(packaged_model, path)
     assert read_header(path).chat_template
     backend = LlamaCppBackend(path, slots=1, context_window=256, threads=1)
     await backend.start(lambda doing, share: None)
@@ -154,22 +150,6 @@ async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Pat
         assert refused.value.reason == "invalid_request"
     finally:
         await backend.close()
-
-
-def _add_chat_template(source: Path, target: Path) -> None:
-    data = source.read_bytes()
-    (pairs,) = struct.unpack_from("<Q", data, 16)
-    key, template = b"tokenizer.chat_template", CHAT_TEMPLATE.encode()
-    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(template)) + template
-    # A multiple of the alignment, so that the tensors stay where their table says.
-    entry += _padding_entry(-(len(entry) + len(_padding_entry(0))) % 32)
-    with target.open("wb") as file:
-        file.write(data[:16] + struct.pack("<Q", pairs + 2) + entry + data[24:])
-
-
-def _padding_entry(size: int) -> bytes:
-    key = b"general.description"
-    return struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, size) + b"x" * size
 
 
 async def test_files_that_are_no_models(tmp_path: Path) -> None:

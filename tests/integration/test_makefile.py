@@ -10,9 +10,13 @@ ROOT = Path(__file__).parents[2]
 TARGETS = [
     *(
         "install",
+        "install-llama-cpp-python",
+        "install-transformers",
         "server",
         "pulsar",
         "test",
+        "test-llama-cpp-python",
+        "test-transformers",
         "test-pulsar",
         "chaos",
         "check",

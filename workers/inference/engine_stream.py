@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 Receive = Callable[[str], bool]
-"""Takes a chunk as JSON; returns True to stop the engine."""
+"""Takes a chunk; returns True to stop the engine. An empty chunk only asks."""
 
 
 class EngineStream:
@@ -42,7 +42,7 @@ class EngineStream:
         self._thread.join(timeout_s)
 
     async def next_chunk(self) -> str | None:
-        """The next chunk as JSON, or None once all have been read and the thread has let go of the engine."""
+        """The next chunk, or None once all have been read and the thread has let go of the engine."""
         while not self._chunks:
             if self._ended:
                 return None
@@ -59,7 +59,7 @@ class EngineStream:
             self._call_on_loop(self._end)
 
     def _receive(self, chunk: str) -> bool:
-        if not self._stopped:
+        if chunk and not self._stopped:
             self._chunks.append(chunk)
             # One wake-up serves all chunks that come before the loop gets to it.
             if not self._wake_is_scheduled:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.inference.engine_build import Engine, install_command
+from workers.inference.engine_build import Engine
 
 _DRIVER_FILES = Path("/proc/driver/nvidia")
 _ANSWER_S = 20.0
@@ -77,11 +77,11 @@ def refusal(pool: str, wanted: Sequence[int], machine: NvidiaGpus, engine: Engin
             f"{names}, and {_listed(missing)} {'is' if len(missing) == 1 else 'are'} not there: this machine has "
             f"{machine}; correct {setting} in settings.toml (numbers are those of nvidia-smi)"
         )
-    build = f"the installed llama.cpp build (xllamacpp {engine.version}, {', '.join(engine.backends)})"
+    build = f"the installed llama.cpp build ({engine.package} {engine.version}, {', '.join(engine.backends)})"
     if machine.gpus and not engine.pinnable:
         return (
             f"{names}, and {build} {'cannot be pinned to them' if engine.uses_gpus else 'cannot use GPUs'}; "
-            f"install the one for CUDA: {install_command('cuda', engine.version)}"
+            f"install the one for CUDA: {engine.cuda_command}"
         )
     if not machine.gpus and not engine.gpus:
         also = "" if engine.uses_gpus else f". Also, {build} cannot use GPUs; docs/how-to/gpus.md says which one can"

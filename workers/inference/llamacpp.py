@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from workers.inference.engine_options import EngineOptions
+from workers.inference.engine_options import EngineOptions, usable_cores
 from workers.inference.engine_stream import EngineStream
 from workers.inference.gguf import GgufHeader, ModelError, read_header
 from workers.inference.llamacpp_wire import (
@@ -74,7 +74,7 @@ class LlamaCppBackend:
         self._wanted_window = context_window
         self._options = options
         self._gpu_layers = 0 if options.gpus == () else gpu_layers
-        self._threads = threads or max(1, _usable_cores() - 1)
+        self._threads = threads or max(1, usable_cores() - 1)
         self._window = 0
         self._chat_template = False
         self._server: Any = None
@@ -245,10 +245,6 @@ class LlamaCppBackend:
 
 def _is_gpu(device: dict[str, Any]) -> bool:
     return "GPU" in str(device.get("type"))
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_through(path: Path, size: int, progress: Any) -> None:

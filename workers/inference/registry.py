@@ -34,8 +34,9 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
                 slots=pool.slots,
                 tls=scheme == "grpcs",
             )
-        case "xllamacpp":
+        case "xllamacpp" | "llama-cpp-python":
             from workers.inference.engine_options import EngineOptions
+            from workers.inference.llama_cpp_python import LlamaCppPythonBackend
             from workers.inference.llamacpp import LlamaCppBackend
 
             if pool.model_file is None:
@@ -43,11 +44,23 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
                     f"pool {pool_name!r}: no model file; start it with `parley up`, which finds one, or set "
                     f"`model_file` under [pools.{pool_name}] in settings.toml"
                 )
-            return LlamaCppBackend(
+            engine = LlamaCppBackend if pool.backend == "xllamacpp" else LlamaCppPythonBackend
+            return engine(
                 pool.model_file,
                 slots=pool.slots,
                 context_window=pool.context_window or llm.context_window,
                 gpu_layers=llm.gpu_layers,
                 threads=llm.cpu_threads,
                 options=EngineOptions.of(pool_name, pool),
+            )
+        case "transformers":
+            from workers.inference.hugging_face import TransformersBackend
+
+            return TransformersBackend(
+                pool.name_at_backend(pool.model_names[0]),
+                slots=pool.slots,
+                context_window=pool.context_window or llm.context_window,
+                threads=llm.cpu_threads,
+                gpus=pool.gpus,
+                pool=pool_name,
             )

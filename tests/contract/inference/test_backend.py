@@ -14,9 +14,12 @@ from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import SONG, answer, request
+from tests.contract.inference.tiny_model import tiny_model as tiny_model
 from tests.providers.served import ServedOpenAI
 from tests.providers.served_anthropic import ServedAnthropic
 from tests.triton.served import ServedTriton
+from workers.inference.hugging_face import TransformersBackend
+from workers.inference.llama_cpp_python import LlamaCppPythonBackend
 from workers.inference.llamacpp import LlamaCppBackend
 from workers.inference.port import Backend, BackendUnavailable, Delta, Item, Limits, RequestRefused
 from workers.inference.scripted import ScriptedBackend
@@ -34,6 +37,16 @@ BACKENDS = [
         lambda use: LlamaCppBackend(use("packaged_model"), slots=SLOTS, context_window=WINDOW, threads=1),
         id="xllamacpp",
         marks=pytest.mark.model,
+    ),
+    pytest.param(
+        lambda use: LlamaCppPythonBackend(use("packaged_model"), slots=SLOTS, context_window=WINDOW, threads=1),
+        id="llama-cpp-python",
+        marks=pytest.mark.llama_cpp_python,
+    ),
+    pytest.param(
+        lambda use: TransformersBackend(str(use("tiny_model")), slots=SLOTS, context_window=WINDOW, threads=1),
+        id="transformers",
+        marks=pytest.mark.transformers,
     ),
     pytest.param(lambda _: ServedOpenAI(slots=SLOTS, window=WINDOW), id="openai"),
     pytest.param(lambda _: ServedOpenAI(slots=SLOTS, window=WINDOW, azure=True), id="azure"),

@@ -48,6 +48,10 @@ def test_a_prompt_without_a_model_gets_the_first_one_with_a_whole_name() -> None
         ({"models": ["a"], "backend": "azure"}, "needs `base_url`"),
         ({"models": ["a"], "backend": "openay"}, "'xllamacpp', 'scripted', 'openai'"),
         ({"models": ["a"], "request_per_minute": 3}, "request_per_minute"),
+        ({"backend": "transformers"}, "the one model that it loads"),
+        ({"backend": "transformers", "models": ["a/b", {"c": "a/d"}]}, "the one model that it loads"),
+        ({"backend": "transformers", "models": ["a/*"]}, "the one model that it loads"),
+        ({"backend": "transformers", "models": ["a/b"], "gpus": [0, 1]}, "uses one GPU"),
     ],
 )
 def test_what_is_wrong_is_named(given: dict[str, Any], message: str) -> None:
@@ -58,6 +62,8 @@ def test_what_is_wrong_is_named(given: dict[str, Any], message: str) -> None:
 def test_providers_are_waited_for_and_engines_are_not() -> None:
     assert (pool(models=["a"]).first_token_s, pool(models=["a"]).slots) == (120, 64)
     assert pool(models=["a"], slots=3).slots == 3
+    for unbatched in (PoolSettings(backend="llama-cpp-python"), pool(backend="transformers", models=["a", {"b": "a"}])):
+        assert (unbatched.first_token_s, unbatched.gap_s, unbatched.slots) == (None, None, 1)
     local = PoolSettings(backend="xllamacpp")
     assert (local.first_token_s, local.gap_s, local.slots) == (None, None, 8)
 

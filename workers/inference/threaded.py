@@ -1,0 +1,135 @@
+"""Backends whose engine computes in threads of this process, and takes and gives text alone."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from event_schemas.generation import FinishReason
+from workers.inference.engine_slots import EngineSlots
+from workers.inference.engine_stream import Receive
+from workers.inference.port import (
+    BackendError,
+    BackendUnavailable,
+    Delta,
+    Finished,
+    InferenceRequest,
+    Item,
+    Progress,
+    RequestRefused,
+)
+
+BASE_MODEL_TOKENS = 512
+"""Longest answer of a model without a chat template where the prompt says nothing: such a model was never taught to
+end, and would fill its whole window."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What an engine's thread has counted, and how its answer ended; None: it has not."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finish_reason: FinishReason | None = None
+
+    def finished(self, failure: Exception | None) -> Finished:
+        """The end of the answer, once the thread has ended. Raises BackendError: ``failure``, or that it broke off."""
+        if isinstance(failure, BackendError):
+            raise failure
+        if failure is not None:
+            # Its own words may quote the prompt.
+            raise BackendUnavailable("engine_failed", f"the engine broke off: {type(failure).__name__}") from None
+        if self.finish_reason is None:
+            raise BackendUnavailable("engine_lost", "the engine ended the answer without saying how")
+        return Finished(self.finish_reason, self.input_tokens, self.output_tokens)
+
+
+class TextModel(Protocol):
+    """A loaded model. All of it blocks, and it is called in several threads at a time."""
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether it has one; else it gets a transcript."""
+
+    def complete(self, request: InferenceRequest, counts: Counts, receive: Receive) -> None:
+        """Give ``receive`` the answer piece by piece and count in ``counts``, until the answer ends or it returns True.
+
+        It has to be asked so often that a cancellation is answered within 250 ms. Raises RequestRefused,
+        BackendUnavailable.
+        """
+
+    def close(self) -> None:
+        """Let go of all memory. Nothing computes any more."""
+
+
+class ThreadedBackend(ABC):
+    """``slots`` generations at a time, each in a thread of its own; the others wait their turn."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = EngineSlots(slots)
+        self._model: TextModel | None = None
+
+    @abstractmethod
+    def load(self, progress: Progress) -> TextModel:
+        """Blocks. Raises BackendUnavailable: ``model_unusable``, ``engine_missing``, ``gpu_missing``,
+        ``engine_failed``."""
+
+    async def start(self, progress: Progress) -> None:
+        """Load the model. Raises what ``load`` does."""
+        if self._model is not None:
+            raise RuntimeError("the backend is already started")
+        self._model = await asyncio.to_thread(self.load, progress)
+        self._slots.open()
+        progress("the model is loaded", 1.0)
+
+    async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
+        self._slots.check_open()
+        _check(request)
+        model, counts = self._model, Counts()
+        assert model is not None
+        stream = await self._slots.begin(lambda receive: model.complete(request, counts, receive))
+        try:
+            at_start = not model.chat_template
+            while (text := await stream.next_chunk()) is not None:
+                if at_start:
+                    # The blank after "Assistant:" belongs to the template.
+                    text = text.lstrip()
+                    at_start = not text
+                if text:
+                    yield Delta(text)
+            if stream.failure is None:
+                self._slots.check_open()
+            yield counts.finished(stream.failure)
+        finally:
+            stream.stop()
+
+    async def close(self) -> None:
+        await self._slots.close()
+        model, self._model = self._model, None
+        if model is not None:
+            await asyncio.to_thread(model.close)
+
+
+def most_tokens(request: InferenceRequest, input_tokens: int, *, window: int, chat_template: bool) -> int:
+    """The longest answer to a prompt of so many tokens. Raises RequestRefused ``context_length_exceeded``."""
+    if input_tokens >= window:
+        raise RequestRefused(
+            "context_length_exceeded", f"the prompt has {input_tokens} tokens, the context window {window}"
+        )
+    wanted = request.parameters.max_tokens or (window if chat_template else BASE_MODEL_TOKENS)
+    return min(wanted, window - input_tokens)
+
+
+def _check(request: InferenceRequest) -> None:
+    """Raises RequestRefused ``invalid_request``, ``unsupported_by_model``."""
+    limit = request.parameters.max_tokens
+    if limit is not None and limit < 1:
+        raise RequestRefused("invalid_request", f"max_tokens is {limit}; ask for at least 1")
+    if any(message.images or message.tool_calls or message.tool_call_id for message in request.messages):
+        # A prompt that brings such is refused at the door; a conversation may have it from another model.
+        raise RequestRefused(
+            "unsupported_by_model", "the conversation has images or tool calls, which it does not take"
+        )
