@@ -8,6 +8,7 @@ import os
 import sys
 
 from backplane.settings import Settings
+from backplane.settings.pools import KEYED
 from backplane.telemetry.status import ASKED_FOR
 from backplane.wiring.embedded import EmbeddedServer, EmbeddedServerError, completed, service_environment
 from cli.child import Launch, Program
@@ -41,7 +42,9 @@ def service_programs(settings: Settings) -> list[Program]:
     ``settings`` has each pool's model file. Raises EmbeddedServerError.
     """
     return [
-        _service("projections", ("projections",), settings, ("projections",), authenticates=False),
+        _service(
+            "projections", ("projections",), settings, ("projections",), authenticates=False, has_master_key=False
+        ),
         *(
             _service(
                 f"worker-{pool}",
@@ -49,12 +52,13 @@ def service_programs(settings: Settings) -> list[Program]:
                 settings,
                 ("worker",),
                 authenticates=False,
+                has_master_key=settings.pools[pool].backend in KEYED,
                 of_pool=pool,
                 grace_s=settings.worker.grace_s + _SERVICE_GRACE_S,
             )
             for pool in settings.pools
         ),
-        _service("gateway", ("gateway",), settings, ("command_api", "query_api", "relay"), authenticates=True),
+        _service("gateway", ("gateway",), settings, ("command_api", "query_api", "relay")),
     ]
 
 
@@ -73,7 +77,8 @@ def _service(
     settings: Settings,
     roles: tuple[str, ...],
     *,
-    authenticates: bool,
+    authenticates: bool = True,
+    has_master_key: bool = True,
     grace_s: float = _SERVICE_GRACE_S,
     of_pool: str | None = None,
 ) -> Program:
@@ -84,7 +89,7 @@ def _service(
         set_up["keys"] = [key.get_secret_value() for key in keys]
     environment = {
         **os.environ,
-        **service_environment(settings, roles, authenticates=authenticates),
+        **service_environment(settings, roles, authenticates=authenticates, has_master_key=has_master_key),
         "PARLEY_POOLS": json.dumps(pools),
         ASKED_FOR: "1",
         SUPERVISED: "1",

@@ -131,12 +131,48 @@ class AuditRead(Payload):
         return f"key:{self.key_id}"
 
 
+class _AboutProviderKey(Payload):
+    key_id: UUID
+
+    def subject(self) -> str:
+        return f"provider_key:{self.key_id}"
+
+
+class AddProviderKey(_AboutProviderKey):
+    wire_name: ClassVar[str] = "provider_key.add.v1"
+
+    pool: str
+    name: str = Field(max_length=200)
+    fingerprint: str = Field(description="a hash of the key, which tells nothing of it; the secret is in no command")
+
+
+class ProviderKeyAdded(_AboutProviderKey):
+    """From now on prompts of its owner, a tenant or the platform, are asked with this key too."""
+
+    wire_name: ClassVar[str] = "provider_key.added.v1"
+
+    pool: str
+    name: str
+    fingerprint: str = Field(description="a hash of the key, which tells nothing of it; the secret is in no event")
+
+
+class RetireProviderKey(_AboutProviderKey):
+    wire_name: ClassVar[str] = "provider_key.retire.v1"
+
+
+class ProviderKeyRetired(_AboutProviderKey):
+    """Nothing new is asked with this key, and its secret is not kept any more."""
+
+    wire_name: ClassVar[str] = "provider_key.retired.v1"
+
+
 class ProviderKeySetAside(Payload):
-    """A provider does not take a key; it is not asked with for a while. Of the platform's own log."""
+    """A provider does not take a key; it is not asked with for a while. Of its owner's log: a tenant's, or the
+    platform's."""
 
     wire_name: ClassVar[str] = "provider_key.set_aside.v1"
 
-    key_id: str = Field(description="a hash of the key, which tells nothing of it")
+    key_id: str = Field(description="a hash of the key, which tells nothing of it; the fingerprint of one that was added")
     pool: str
     reason: str = Field(description="stable, such as `key_refused` or `key_exhausted`")
     seconds: int = Field(ge=1, description="then one request tries it again")

@@ -16,6 +16,8 @@ COMMANDS: tuple[type[Payload], ...] = (
     control_plane.RevokeApiKey,
     control_plane.RenameConversation,
     control_plane.DeleteConversation,
+    control_plane.AddProviderKey,
+    control_plane.RetireProviderKey,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -34,6 +36,8 @@ EVENTS: tuple[type[Payload], ...] = (
     control_plane.ConversationRenamed,
     control_plane.ConversationDeleted,
     control_plane.AuditRead,
+    control_plane.ProviderKeyAdded,
+    control_plane.ProviderKeyRetired,
     control_plane.ProviderKeySetAside,
 )
 

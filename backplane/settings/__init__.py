@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -91,6 +92,17 @@ class SecuritySettings(_Section):
         default=None, description="key of the hash that API keys are stored as; none: made once in the data folder"
     )
     key_cache_s: float = Field(default=5.0, ge=0, description="longest time an authenticated key is remembered")
+    master_key: SecretStr | None = Field(
+        default=None,
+        description="what provider keys are encrypted under, 64 hexadecimal digits; none: made once in the data folder",
+    )
+
+    @field_validator("master_key")
+    @classmethod
+    def _has_256_bits(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not re.fullmatch("[0-9a-fA-F]{64}", given.get_secret_value()):
+            raise ValueError("use 64 hexadecimal digits, as `openssl rand -hex 32` prints")
+        return given
 
 
 class LlmSettings(BaseSettings):

@@ -140,7 +140,7 @@ def _stop_leftover_valkey(url: str) -> None:
 
 
 def completed(settings: Settings) -> Settings:
-    """``settings`` with what this installation made for itself: role URLs, the Redis URL and the key pepper.
+    """``settings`` with what this installation made for itself: role URLs, the Redis URL, the key pepper and the master key.
 
     What the operator set stays as it is. Raises EmbeddedServerError.
     """
@@ -155,22 +155,26 @@ def completed(settings: Settings) -> Settings:
         for role in ROLES
     }
     redis_url = settings.redis.url or SecretStr(EmbeddedValkey(settings.data_dir).url)
-    pepper = settings.security.key_pepper or SecretStr(secrets.key_pepper)
+    security = {
+        name: getattr(settings.security, name) or SecretStr(getattr(secrets, name))
+        for name in ("key_pepper", "master_key")
+    }
     return settings.model_copy(
         update={
             "postgres": settings.postgres.model_copy(update={"role_urls": RoleUrls(**urls)}),
             "redis": settings.redis.model_copy(update={"url": redis_url}),
-            "security": settings.security.model_copy(update={"key_pepper": pepper}),
+            "security": settings.security.model_copy(update=security),
         }
     )
 
 
 def service_environment(
-    settings: Settings, roles: Iterable[str] = ROLES, *, authenticates: bool = True
+    settings: Settings, roles: Iterable[str] = ROLES, *, authenticates: bool = True, has_master_key: bool = True
 ) -> dict[str, str]:
     """Environment variables that tell a child process which servers there are.
 
-    Only the URLs of ``roles`` are in it, and the key pepper only where it ``authenticates`` callers.
+    Only the URLs of ``roles`` are in it, and the key pepper only where it ``authenticates`` callers. The master key is
+    in it where it ``has_master_key``.
     Raises EmbeddedServerError.
     """
     whole = completed(settings)
@@ -183,6 +187,9 @@ def service_environment(
     if authenticates:
         assert whole.security.key_pepper is not None
         environment["PARLEY_SECURITY__KEY_PEPPER"] = whole.security.key_pepper.get_secret_value()
+    if has_master_key:
+        assert whole.security.master_key is not None
+        environment["PARLEY_SECURITY__MASTER_KEY"] = whole.security.master_key.get_secret_value()
     return environment
 
 

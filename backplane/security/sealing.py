@@ -1,0 +1,59 @@
+"""Secrets as they are stored: sealed under the installation's master key, and opened where they are used.
+
+AES-256-GCM (NIST SP 800-38D) with a random nonce. What a secret belongs to is authenticated with it, so that one that
+was moved to another row does not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_VERSION = b"\x01"
+_NONCE_BYTES = 12
+_ID_BYTES = 4
+_HEAD_BYTES = len(_VERSION) + _ID_BYTES
+
+
+class CannotOpen(ValueError):
+    """What was sealed cannot be opened. The message names master keys by their ids, and says what to do."""
+
+
+class MasterKey:
+    """``hexadecimal`` are its 256 bits, as the setting ``security.master_key`` has them."""
+
+    def __init__(self, hexadecimal: str) -> None:
+        raw = bytes.fromhex(hexadecimal)
+        self._id = hashlib.blake2b(raw, digest_size=_ID_BYTES, person=b"parley.master").digest()
+        self._cipher = AESGCM(raw)
+
+    @property
+    def id(self) -> str:
+        """Public: a hash that tells nothing of the key."""
+        return self._id.hex()
+
+    def __repr__(self) -> str:
+        return f"MasterKey({self.id})"
+
+    def seal(self, secret: str, belongs_to: str) -> bytes:
+        """``secret``, to be stored; it opens with the same ``belongs_to`` only."""
+        head, nonce = _VERSION + self._id, os.urandom(_NONCE_BYTES)
+        return head + nonce + self._cipher.encrypt(nonce, secret.encode(), head + belongs_to.encode())
+
+    def open(self, sealed: bytes, belongs_to: str) -> str:
+        """The secret that was sealed. Raises CannotOpen."""
+        head, nonce = sealed[:_HEAD_BYTES], sealed[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES]
+        if len(nonce) < _NONCE_BYTES or not head.startswith(_VERSION):
+            raise CannotOpen("it is damaged, or was sealed by a newer release; add the secret again")
+        if head != _VERSION + self._id:
+            raise CannotOpen(
+                f"it was sealed under the master key {head[len(_VERSION) :].hex()}, and security.master_key is"
+                f" {self.id}; set the former one again, or add the secret again"
+            )
+        try:
+            return self._cipher.decrypt(nonce, sealed[_HEAD_BYTES + _NONCE_BYTES :], head + belongs_to.encode()).decode()
+        except InvalidTag:
+            raise CannotOpen("it was changed, or belongs elsewhere; add the secret again") from None
