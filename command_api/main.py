@@ -12,6 +12,7 @@ from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
 from command_api.outbox import Relay
+from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
 from command_api.routes import CommandPorts, router
 from command_api.submission import Submission
@@ -26,7 +27,12 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
     relay = Relay(side.relay_database, side.bus)
     refusals = Refusals(side.bus, settings.refusals_window_s)
     ports = CommandPorts(
-        Submission(side.bus, side.database, settings), refusals, relay, side.database, settings.read_your_writes_s
+        Submission(side.bus, side.database, settings),
+        refusals,
+        relay,
+        side.database,
+        settings.read_your_writes_s,
+        ProviderKeys(side.database, side.signals, side.master_key, settings.pools),
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from backplane.ports.database import Database
 from backplane.security.principal import Principal
@@ -24,6 +25,7 @@ from command_api.idempotency import MOST_CHARACTERS, KeyReused
 from command_api.message_body import Text
 from command_api.outbox import Relay
 from command_api.prompt import Accepted, PromptBody
+from command_api.provider_keys import AddedBefore, NoSuchProviderKey, ProviderKeys
 from command_api.refusals import Refusals
 from command_api.submission import ProjectionsLag, Submission
 
@@ -39,8 +41,10 @@ class CommandPorts:
     relay: Relay
     database: Database
     read_your_writes_s: float
+    provider_keys: ProviderKeys
 
 
+Admin = Annotated[Principal, Depends(requires("admin"))]
 Prompter = Annotated[Principal, Depends(requires("admin", "member"))]
 
 
@@ -105,13 +109,7 @@ async def submit_prompt(
     try:
         accepted = await _ports(request).submission.submit(principal, body, idempotency_key, traceparent)
     except Refused as refused:
-        raise Problem(
-            422,
-            refused.type,
-            "The prompt is refused",
-            str(refused),
-            errors=[{"field": refused.field, "message": str(refused)}],
-        ) from None
+        raise _refusal("The prompt is refused", refused) from None
     except KeyReused:
         raise Problem(
             409, "idempotency-key-reused", "Idempotency key reused", "The key was used before, with another body."
@@ -206,6 +204,81 @@ async def _settle(request: Request, principal: Principal, event_id: UUID) -> Non
                 await asyncio.sleep(_RECORDED_POLL_S)
     except TimeoutError:
         return
+
+
+class ProviderKeyBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    pool: Text = Field(min_length=1, max_length=40, description="the pool that it is for", examples=["cloud"])
+    key: SecretStr = Field(
+        description="the key as the provider gave it; it is encrypted and never shown again", examples=["sk-proj-…"]
+    )
+    name: Text = Field("", max_length=200, description="a label for people", examples=["our account"])
+
+
+class ProviderKeyAccepted(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID = Field(description="names it from now on", examples=["01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d13"])
+    pool: str = Field(description="the pool that it is for", examples=["cloud"])
+    name: str = Field(description="a label for people", examples=["our account"])
+    fingerprint: str = Field(
+        description="a hash of the key, which tells nothing of it; `provider_key.set_aside` names it by this",
+        examples=["0a1b2c3d4e5f"],
+    )
+    added_at: datetime = Field(description="when it was added", examples=["2026-03-01T12:00:00.123456Z"])
+
+
+@others.post(
+    "/provider-keys",
+    status_code=201,
+    response_model=ProviderKeyAccepted,
+    summary="Add a provider key of your own",
+    responses=responses(400, 401, 403, 409, 413, 415, 422, 503),
+)
+async def add_provider_key(request: Request, principal: Admin, body: ProviderKeyBody) -> ProviderKeyAccepted:
+    """Within 5 s the tenant's prompts in this pool are asked with its own keys, and with no other's."""
+    ports = _ports(request)
+    try:
+        added = await ports.provider_keys.add(
+            principal.tenant_id, body.pool, body.key.get_secret_value(), body.name, actor=principal.actor
+        )
+    except Refused as refused:
+        raise _refusal("The key is refused", refused) from None
+    except AddedBefore as before:
+        raise Problem(
+            409,
+            "provider-key-exists",
+            "The key is there already",
+            f"This key was added to the pool before, as {before.key_id}.",
+            id=str(before.key_id),
+        ) from None
+    ports.relay.wake()
+    return ProviderKeyAccepted.model_validate(added)
+
+
+@others.delete(
+    "/provider-keys/{provider_key_id}",
+    status_code=204,
+    summary="Retire a provider key of your own",
+    responses=responses(401, 403, 404, 422, 503),
+)
+async def retire_provider_key(
+    request: Request,
+    principal: Admin,
+    provider_key_id: Annotated[UUID, Path(description="the key, as the 201 named it")],
+) -> None:
+    """Within 5 s nothing new is asked with it; what runs ends. After a tenant's last one, the platform's are used."""
+    ports = _ports(request)
+    try:
+        await ports.provider_keys.retire(principal.tenant_id, provider_key_id, actor=principal.actor)
+    except NoSuchProviderKey:
+        raise not_found("provider key") from None
+    ports.relay.wake()
+
+
+def _refusal(title: str, refused: Refused) -> Problem:
+    return Problem(422, refused.type, title, str(refused), errors=[{"field": refused.field, "message": str(refused)}])
 
 
 def _lag() -> Problem:

@@ -172,7 +172,9 @@ class ProviderKeySetAside(Payload):
 
     wire_name: ClassVar[str] = "provider_key.set_aside.v1"
 
-    key_id: str = Field(description="a hash of the key, which tells nothing of it; the fingerprint of one that was added")
+    key_id: str = Field(
+        description="a hash of the key, which tells nothing of it; the fingerprint of one that was added"
+    )
     pool: str
     reason: str = Field(description="stable, such as `key_refused` or `key_exhausted`")
     seconds: int = Field(ge=1, description="then one request tries it again")

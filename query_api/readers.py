@@ -176,3 +176,9 @@ async def usage(
     """Raises DatabaseUnavailable."""
     async with ports.database.tenant(principal.tenant_id) as session:
         return await sql.usage(session, sql.Eyes.of(principal), since=since, until=until, group_by=group_by)
+
+
+async def provider_keys(ports: QueryPorts, principal: Principal) -> list[Row]:
+    """The tenant's own. Raises DatabaseUnavailable."""
+    async with ports.database.tenant(principal.tenant_id) as session:
+        return await sql.provider_keys(session)

@@ -46,6 +46,7 @@ data: {"model":"gemma-3-270m","usage":{"input_tokens":5,"output_tokens":2,"sourc
 router = APIRouter(prefix="/v1", tags=["queries"])
 
 Reader = Annotated[Principal, Depends(requires("admin", "member"))]
+Admin = Annotated[Principal, Depends(requires("admin"))]
 Auditor = Annotated[Principal, Depends(requires("admin", "auditor"))]
 
 
@@ -186,6 +187,18 @@ async def get_usage(
     return views.UsageReport.model_validate(
         {"from": begin, "to": until, "group_by": group_by, "groups": [views.UsageGroup.of(group) for group in groups]}
     )
+
+
+@router.get(
+    "/provider-keys",
+    response_model=views.ProviderKeyList,
+    summary="The tenant's own provider keys",
+    responses=responses(401, 403, 422, 503),
+)
+async def list_provider_keys(request: Request, principal: Admin) -> views.ProviderKeyList:
+    """What the keys are is shown to nobody."""
+    rows = await readers.provider_keys(_ports(request), principal)
+    return views.ProviderKeyList.model_validate({"provider_keys": rows})
 
 
 @router.get(

@@ -185,6 +185,15 @@ async def usage(
     )
 
 
+async def provider_keys(session: TenantSession) -> list[Row]:
+    """Those that are not retired, oldest first. Control-plane rows, not a read model: they hold at once."""
+    return await session.all(
+        "SELECT key_id AS id, pool, name, fingerprint, added_at FROM control.provider_keys"
+        " WHERE tenant_id = :tenant AND retired_at IS NULL ORDER BY added_at, key_id",
+        tenant=session.tenant_id,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     type: str | None = None

@@ -198,6 +198,21 @@ class UsageReport(_View):
     groups: list[UsageGroup] = Field(description="one for each that used anything, in order")
 
 
+class ProviderKeyView(_View):
+    id: UUID = Field(description="what retires it", examples=["01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d13"])
+    pool: str = Field(description="the pool that it is for", examples=["cloud"])
+    name: str = Field(description="a label for people", examples=["our account"])
+    fingerprint: str = Field(
+        description="a hash of the key, which tells nothing of it; `provider_key.set_aside` names it by this",
+        examples=["0a1b2c3d4e5f"],
+    )
+    added_at: datetime = Field(description="when it was added", examples=[_TIME])
+
+
+class ProviderKeyList(_View):
+    provider_keys: list[ProviderKeyView] = Field(description="all that are in use, oldest first")
+
+
 class EventLine(_View):
     """A line of the event log."""
 

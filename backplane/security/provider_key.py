@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass, field
 from uuid import UUID
 
+CHANGED = "provider_keys:changed"
+"""Signals channel on which a pool is sent in which a key was added or retired."""
+
 MOST_CHARACTERS = 8192
 
 _ONE_WORD = re.compile(r"[!-~]+")

@@ -16,6 +16,7 @@ _VERSION = b"\x01"
 _NONCE_BYTES = 12
 _ID_BYTES = 4
 _HEAD_BYTES = len(_VERSION) + _ID_BYTES
+_BODY_AT = _HEAD_BYTES + _NONCE_BYTES
 
 
 class CannotOpen(ValueError):
@@ -45,7 +46,7 @@ class MasterKey:
 
     def open(self, sealed: bytes, belongs_to: str) -> str:
         """The secret that was sealed. Raises CannotOpen."""
-        head, nonce = sealed[:_HEAD_BYTES], sealed[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES]
+        head, nonce, body = sealed[:_HEAD_BYTES], sealed[_HEAD_BYTES:_BODY_AT], sealed[_BODY_AT:]
         if len(nonce) < _NONCE_BYTES or not head.startswith(_VERSION):
             raise CannotOpen("it is damaged, or was sealed by a newer release; add the secret again")
         if head != _VERSION + self._id:
@@ -54,6 +55,6 @@ class MasterKey:
                 f" {self.id}; set the former one again, or add the secret again"
             )
         try:
-            return self._cipher.decrypt(nonce, sealed[_HEAD_BYTES + _NONCE_BYTES :], head + belongs_to.encode()).decode()
+            return self._cipher.decrypt(nonce, body, head + belongs_to.encode()).decode()
         except InvalidTag:
             raise CannotOpen("it was changed, or belongs elsewhere; add the secret again") from None

@@ -75,7 +75,7 @@ _DESCRIPTIONS = {
     401: "No valid API key",
     403: "The key's role may not do this",
     404: "Not there, or not yours",
-    409: "The idempotency key was used with another body",
+    409: "The idempotency key was used with another body, or what is to be made is there already",
     413: "The body is too large",
     415: "The body is not sent as `application/json`",
     422: "A field is invalid; the problem names it",

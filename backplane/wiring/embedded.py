@@ -140,7 +140,7 @@ def _stop_leftover_valkey(url: str) -> None:
 
 
 def completed(settings: Settings) -> Settings:
-    """``settings`` with what this installation made for itself: role URLs, the Redis URL, the key pepper and the master key.
+    """``settings`` with what this installation made for itself: role URLs, the Redis URL and the keys of ``security``.
 
     What the operator set stays as it is. Raises EmbeddedServerError.
     """

@@ -22,6 +22,7 @@ from backplane.ports.database import Database
 from backplane.ports.key_room import KeyRoom
 from backplane.ports.token_stream import Signals, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
+from backplane.security.sealing import MasterKey
 from backplane.settings import Settings
 from backplane.telemetry.readiness import Readiness
 
@@ -36,6 +37,7 @@ class CommandSide:
     database: Database
     relay_database: Database
     signals: Signals
+    master_key: MasterKey
     authenticator: Authenticator
     readiness: Readiness
 
@@ -78,6 +80,7 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             database,
             adapters.database("relay", pool_size=1),
             adapters.signals(),
+            master_key(settings),
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
         )
@@ -119,6 +122,11 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
         bus = adapters.bus("projections")
         drop_old_messages = bus.maintain if isinstance(bus, PostgresBus) else None
         yield ProjectionSide(bus, adapters.database("projections"), drop_old_messages)
+
+
+def master_key(settings: Settings) -> MasterKey:
+    """What provider keys are sealed under. Raises NotConfigured."""
+    return MasterKey(_revealed(settings.security.master_key, "security.master_key"))
 
 
 def make_bus(postgres_url: Callable[[], str], settings: Settings) -> Bus:
