@@ -10,9 +10,11 @@ from backplane.wiring.services import NotConfigured
 from cli.failures import EX_CONFIG, EX_TEMPFAIL, FAILED, CommandError
 from workers.inference.gguf import ModelError
 from workers.inference.port import BackendError
+from workers.keys import UnusableKey
+from workers.prices import UnusablePrices
 
 TEMPORARY = (DatabaseUnavailable, BusUnavailable, StreamUnavailable)
-PERMANENT = (EmbeddedServerError, NotConfigured, ModelError, BackendError)
+PERMANENT = (EmbeddedServerError, NotConfigured, ModelError, BackendError, UnusableKey, UnusablePrices)
 EXPECTED = (CommandError, *TEMPORARY, *PERMANENT, BusError, OSError)
 
 

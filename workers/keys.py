@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from pydantic import SecretStr
 
 from backplane.ports.key_room import Full, KeyLimits, KeyRoom, KeyState, Taken
+from backplane.security.provider_key import ProviderKey as ProviderKey
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
+from event_schemas.envelope import PLATFORM
 from workers.breaker import Breaker
 from workers.inference.port import Limits
 
@@ -26,6 +27,9 @@ _NO_GOOD_S = 600.0
 
 _LEAST_REST_S = 1.0
 
+_NO_KEY = ProviderKey.of("none")
+"""What a server of one's own is asked with where it wants no key."""
+
 _FROM_ENVIRONMENT = {
     "openai": "OPENAI_API_KEY",
     "azure": "AZURE_OPENAI_API_KEY",
@@ -35,33 +39,19 @@ _FROM_ENVIRONMENT = {
 
 
 class UnusableKey(ValueError):
-    """A key of the settings that cannot be found. The message names the setting and what to do, and no secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderKey:
-    id: str
-    """Stable and public: a hash that tells nothing of the key."""
-    secret: str = field(repr=False)
-
-    @classmethod
-    def of(cls, secret: str) -> ProviderKey:
-        return cls(hashlib.blake2b(secret.encode(), digest_size=6, person=b"parley.key").hexdigest(), secret)
+    """A key that cannot be found. The message names the setting and what to do, and no secret."""
 
 
 def configured_keys(
     pool_name: str, pool: PoolSettings, environment: Mapping[str, str] = os.environ
 ) -> tuple[ProviderKey, ...]:
-    """The keys of the settings; where there are none, that of the environment. Raises UnusableKey."""
+    """The keys of the settings; where there are none, that of the environment, if any. Raises UnusableKey."""
     where = f"`keys` of [pools.{pool_name}]"
     if not pool.keys:
-        name = _FROM_ENVIRONMENT.get(pool.backend, "")
-        secret = environment.get(name, "").strip()
+        secret = environment.get(_FROM_ENVIRONMENT.get(pool.backend, ""), "").strip()
         if secret:
             return (ProviderKey.of(secret),)
-        if pool.base_url is not None and pool.backend == "openai":
-            return (ProviderKey.of("none"),)  # a server of one's own wants no key
-        raise UnusableKey(f"pool {pool_name!r} has no key: set {name}, or {where}")
+        return (_NO_KEY,) if pool.base_url is not None and pool.backend == "openai" else ()
     found = {key.id: key for key in (_key(one, where, environment) for one in pool.keys)}
     return tuple(found.values())
 
@@ -83,48 +73,105 @@ def _key(given: SecretStr, where: str, environment: Mapping[str, str]) -> Provid
     return ProviderKey.of(secret.strip())
 
 
+def no_key(pool_name: str, pool: PoolSettings) -> UnusableKey:
+    """Nobody gave the pool a key."""
+    name = _FROM_ENVIRONMENT.get(pool.backend)
+    return UnusableKey(
+        f"pool {pool_name!r} has no key: set {f'{name}, or ' if name else ''}`keys` of [pools.{pool_name}], or add one"
+        f" with `parley provider-key add --pool {pool_name}`"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to ask once with ``key``."""
+    """Leave to ask once with ``key``, which is ``owner``'s: a tenant's, or the platform's."""
 
     key: ProviderKey
     taken: Taken
+    owner: UUID
+    breaker: Breaker
+
+
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """All keys of one owner in the pool."""
+
+    name: str
+    owner: UUID
+    keys: Mapping[str, ProviderKey]
+    limits: Sequence[KeyLimits]
+    breakers: Mapping[str, Breaker]
 
 
 class Keys:
-    """The keys of ``pool`` as one worker uses them. What they may still be asked, all workers count together."""
+    """The keys of ``pool`` as one worker uses them. What they may still be asked, all workers count together.
 
-    def __init__(self, pool_name: str, pool: PoolSettings, keys: Sequence[ProviderKey], room: KeyRoom) -> None:
-        self._ring = pool_name
-        self._keys = {key.id: key for key in keys}
-        self._limits = [
-            KeyLimits(key.id, pool.requests_per_minute, pool.tokens_per_minute, pool.concurrency) for key in keys
-        ]
+    A tenant that added keys of its own is asked for with these only, and nobody else is. Everybody else has the
+    platform's: ``configured``, and those that were added.
+    """
+
+    def __init__(self, pool_name: str, pool: PoolSettings, configured: Sequence[ProviderKey], room: KeyRoom) -> None:
+        self._pool_name = pool_name
+        self._settings = pool
+        self._configured = configured
         self._room = room
-        self._breakers = {key.id: Breaker() for key in keys}
+        self._rings: dict[UUID, _Ring] = {}
         self._out: dict[str, Taken] = {}
+        self.use({})
+
+    def use(self, added: Mapping[UUID, Sequence[ProviderKey]]) -> None:
+        """From now on these keys are used, by owner, beside the configured ones. What is asked already goes on.
+
+        A tenant that stands there without any has keys that cannot be opened: it is not asked for with others'.
+        """
+        platforms = added.get(PLATFORM, ())
+        configured = [key for key in self._configured if key != _NO_KEY or not platforms]
+        owned = {**added, PLATFORM: (*configured, *platforms)}
+        self._rings = {owner: self._ring(owner, keys) for owner, keys in owned.items()}
 
     def ring_of(self, tenant_id: UUID) -> str:
         """The ring whose keys this tenant's prompts are asked with."""
-        return self._ring
+        return self._of(tenant_id).name
+
+    @property
+    def are_none(self) -> bool:
+        """Nobody has a key here, neither the platform nor any tenant."""
+        return len(self._rings) == 1 and not self._rings[PLATFORM].keys
+
+    def why_none_is_usable(self, tenant_id: UUID) -> str:
+        """What to tell where ``take`` says that this tenant's keys are refused, or that there are none."""
+        ring, pool = self._of(tenant_id), repr(self._pool_name)
+        if ring.owner == PLATFORM and not ring.keys:
+            return f"the platform has no key for pool {pool}: give the pool `keys`, or add one of the tenant's own"
+        if not ring.keys:
+            return f"the tenant's own keys for pool {pool} cannot be opened any more: retire them, and add them again"
+        those, instead = f"the keys of pool {pool}", "give the pool other `keys`"
+        if ring.owner != PLATFORM:
+            those = f"the tenant's own keys for pool {pool}"
+            instead = "add another one, or retire them all to be asked for with the platform's"
+        return f"the provider takes none of {those}: they are wrong, revoked, or their accounts are empty; {instead}"
 
     async def take(self, tenant_id: UUID, tokens: int) -> Permit | Full:
         """Leave for a request of about ``tokens`` tokens. Raises RoomUnavailable."""
         now = time.monotonic()
-        waits = {limits.key_id: self._breakers[limits.key_id].wait_s(now) for limits in self._limits}
-        able = [limits for limits in self._limits if not waits[limits.key_id]]
+        ring = self._of(tenant_id)
+        if not ring.keys:
+            return Full(0.0, refused=True)
+        waits = {key_id: breaker.wait_s(now) for key_id, breaker in ring.breakers.items()}
+        able = [limits for limits in ring.limits if not waits[limits.key_id]]
         if not able:
             return Full(min(waits.values()), failing=True)
-        answer = await self._room.take(self._ring, able, tokens)
+        answer = await self._room.take(ring.name, able, tokens)
         if isinstance(answer, Full):
-            return Full(answer.wait_s, answer.refused and len(able) == len(self._limits))
-        self._breakers[answer.key_id].begin(now)
+            return Full(answer.wait_s, answer.refused and len(able) == len(ring.limits))
+        breaker = ring.breakers[answer.key_id]
+        breaker.begin(now)
         self._out[answer.ticket] = answer
-        return Permit(self._keys[answer.key_id], answer)
+        return Permit(ring.keys[answer.key_id], answer, ring.owner, breaker)
 
     async def answered(self, permit: Permit, limits: Limits) -> None:
         """The provider answered, and said this of the key. Raises RoomUnavailable."""
-        self._breakers[permit.key.id].succeeded()
+        permit.breaker.succeeded()
         await self._room.counted(permit.taken)
         if limits.requests_per_minute is not None or limits.tokens_per_minute is not None:
             await self._room.learn(
@@ -151,36 +198,35 @@ class Keys:
 
     async def give_back(self, permit: Permit) -> None:
         """Nothing was asked. Raises RoomUnavailable."""
-        self._breakers[permit.key.id].given_up()
+        permit.breaker.given_up()
         self._out.pop(permit.taken.ticket, None)
         await self._room.give_back(permit.taken)
 
     async def has_no_room(self, permit: Permit, retry_after_s: float | None) -> None:
         """The provider answered 429. Raises RoomUnavailable."""
-        self._breakers[permit.key.id].succeeded()
+        permit.breaker.succeeded()
         await self._rest(permit, max(_LEAST_REST_S, retry_after_s or 0.0), "rate_limited")
 
     async def is_no_good(self, permit: Permit, reason: str) -> ProviderKeySetAside | None:
         """The provider does not take the key; ``reason`` begins with ``key_``. Returns the news, where it is news.
         Raises RoomUnavailable."""
-        self._breakers[permit.key.id].succeeded()
+        permit.breaker.succeeded()
         if not await self._rest(permit, _NO_GOOD_S, reason):
             return None
-        return ProviderKeySetAside(
-            key_id=permit.key.id, pool=permit.taken.ring, reason=reason, seconds=round(_NO_GOOD_S)
-        )
+        return ProviderKeySetAside(key_id=permit.key.id, pool=self._pool_name, reason=reason, seconds=round(_NO_GOOD_S))
 
     def failed(self, permit: Permit) -> None:
         """The provider failed, or was not there."""
-        self._breakers[permit.key.id].failed(time.monotonic())
+        permit.breaker.failed(time.monotonic())
 
     def stopped(self, permit: Permit) -> None:
         """It was stopped before anybody could tell whether the provider works."""
-        self._breakers[permit.key.id].given_up()
+        permit.breaker.given_up()
 
     async def look(self) -> Sequence[KeyState]:
-        """All keys as they stand. Raises RoomUnavailable."""
-        return await self._room.look(self._ring, self._limits)
+        """The platform's keys as they stand. Raises RoomUnavailable."""
+        ring = self._rings[PLATFORM]
+        return await self._room.look(ring.name, ring.limits)
 
     async def renew(self) -> None:
         """What was taken here still runs; called every few seconds. Raises RoomUnavailable."""
@@ -190,6 +236,21 @@ class Keys:
     async def _rest(self, permit: Permit, seconds: float, reason: str) -> bool:
         rests = await self._room.rest(permit.taken.ring, permit.key.id, seconds, reason)
         if rests:
-            about = {"pool": permit.taken.ring, "key": permit.key.id, "seconds": round(seconds, 1), "reason": reason}
-            logger.warning("key rests", extra={"action": "key_rests"} | about)
+            about = {"pool": self._pool_name, "tenant_id": str(permit.owner), "key": permit.key.id, "reason": reason}
+            logger.warning("key rests", extra={"action": "key_rests", "seconds": round(seconds, 1)} | about)
         return rests
+
+    def _of(self, tenant_id: UUID) -> _Ring:
+        return self._rings.get(tenant_id) or self._rings[PLATFORM]
+
+    def _ring(self, owner: UUID, keys: Sequence[ProviderKey]) -> _Ring:
+        unique = {key.id: key for key in keys}
+        before = self._rings[owner].breakers if owner in self._rings else {}
+        pool = self._settings
+        return _Ring(
+            self._pool_name if owner == PLATFORM else f"{self._pool_name}:{owner}",
+            owner,
+            unique,
+            [KeyLimits(id, pool.requests_per_minute, pool.tokens_per_minute, pool.concurrency) for id in unique],
+            {id: before.get(id) or Breaker() for id in unique},
+        )

@@ -32,12 +32,18 @@ async def measure(
     every_s: float = _EVERY_S,
 ) -> None:
     """Keep the gauges of ``pool``, until this task is cancelled. What cannot be asked keeps its last value."""
+    known: set[str] = set()
     while True:
         _oldest.labels(pool).set(oldest_waiting_s())
         with suppress(BusError):
             _backlog.labels(pool).set(sum(await publisher.backlog(topics.commands(pool), topics.WORKERS)))
         with suppress(RoomUnavailable):
-            for key in await upstream.look():
+            keys = await upstream.look()
+            for retired in known - {key.key_id for key in keys}:
+                for gauge in (_left, _resting, _running):
+                    gauge.remove(pool, retired)
+            known = {key.key_id for key in keys}
+            for key in keys:
                 if key.requests_per_minute is not None:
                     _left.labels(pool, key.key_id).set(max(0, key.requests_per_minute - key.requests))
                 _resting.labels(pool, key.key_id).set(key.resting_s)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import secrets
+from uuid import UUID
 
 from backplane.ports.bus import Mode
 from backplane.ports.identifiers import new_id
@@ -13,18 +14,19 @@ from backplane.settings import LlmSettings, Settings
 from backplane.settings.pools import KEYED
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
-from backplane.wiring.services import worker_side
+from backplane.wiring.services import master_key, worker_side
 from event_schemas import topics
 from event_schemas.codec import encode
 from event_schemas.control_plane import ProviderKeySetAside
-from event_schemas.envelope import PLATFORM, Envelope
+from event_schemas.envelope import Envelope
+from workers.added_keys import AddedKeys
 from workers.attempt import AttemptPorts
 from workers.billing import Billing
 from workers.cancellation import Cancellations, follow_cancels, forget_old_claims
 from workers.claims import Claims
 from workers.facts import SOURCE
 from workers.inference.registry import make_backend
-from workers.keys import Keys, configured_keys
+from workers.keys import Keys, configured_keys, no_key
 from workers.load import measure
 from workers.prices import PriceTable
 from workers.publication import publish_event
@@ -35,13 +37,13 @@ from workers.worker import Worker
 async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
     """Run the prompts of ``pool`` until ``stop`` is set, then drain.
 
-    Raises KeyError where the settings have no such pool, UnusableKey where a key of its cannot be found,
-    UnusablePrices, BackendUnavailable where its engine does not start.
+    Raises KeyError where the settings have no such pool, UnusableKey where a key of its cannot be found or nobody gave
+    it one, NotConfigured, UnusablePrices, BackendUnavailable where its engine does not start.
     """
     described = settings.pools[pool]
     name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
     billing = Billing(settings.pools, PriceTable.load(settings.prices_file))
-    keys = configured_keys(pool, described) if described.backend in KEYED else None
+    configured = configured_keys(pool, described) if described.backend in KEYED else None
     backend = make_backend(pool, described, LlmSettings())
     await backend.start(status.progress)
     try:
@@ -53,13 +55,18 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
             )
             control = await side.bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=16)
 
-            async def announce(news: ProviderKeySetAside) -> None:
-                told = Envelope.first(news, id=new_id(), source=SOURCE, tenant_id=PLATFORM, actor=f"worker:{name}")
-                await publish_event(side.bus, str(PLATFORM), encode(told))
+            async def announce(owner: UUID, news: ProviderKeySetAside) -> None:
+                told = Envelope.first(news, id=new_id(), source=SOURCE, tenant_id=owner, actor=f"worker:{name}")
+                await publish_event(side.bus, str(owner), encode(told))
 
-            upstream = Upstream(
-                backend, described, Keys(pool, described, keys, side.key_room) if keys else None, announce
-            )
+            keys = added = None
+            if configured is not None:
+                keys = Keys(pool, described, configured, side.key_room)
+                added = AddedKeys(pool, side.database, master_key(settings), keys)
+                await added.load()
+                if keys.are_none:
+                    raise no_key(pool, described)
+            upstream = Upstream(backend, described, keys, announce)
             worker = Worker(
                 name,
                 described.slots,
@@ -82,6 +89,8 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                     tasks.create_task(measure(pool, side.bus, upstream, worker.waiting.oldest_s)),
                     tasks.create_task(forget_old_claims(claims, settings.worker.keep_claims_hours)),
                 ]
+                if added is not None:
+                    background.append(tasks.create_task(added.follow(side.signals, worker.keys_changed)))
                 status.ready(f"pool {pool}, {described.slots} slots")
                 await worker.run(stop)
                 for task in background:

@@ -117,6 +117,12 @@ class Turns:
         self._closed[ring] = loop.time() + seconds
         self._watch(loop)
 
+    def reopen(self) -> None:
+        """There may be room in any ring of keys again."""
+        self._closed.clear()
+        self._watch(asyncio.get_running_loop())
+        self._serve()
+
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._opening is not None:
             self._opening.cancel()

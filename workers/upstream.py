@@ -56,10 +56,11 @@ _FAILURES = 2 * FAILURES
 Leave = Permit | Full | None
 """To ask an upstream: None where it needs none. With a Full it ends at once."""
 
-Announce = Callable[[ProviderKeySetAside], Awaitable[None]]
+Announce = Callable[[UUID, ProviderKeySetAside], Awaitable[None]]
+"""Is told whose key it is."""
 
 
-async def _tell_nobody(news: ProviderKeySetAside) -> None: ...
+async def _tell_nobody(owner: UUID, news: ProviderKeySetAside) -> None: ...
 
 
 class Upstream:
@@ -147,7 +148,10 @@ class Upstream:
         return permit
 
     def _none(self, full: Full, tenant_id: UUID) -> BackendError:
-        return no_usable_key(self.ring_of(tenant_id)) if full.refused else NoRoom(full)
+        if not full.refused:
+            return NoRoom(full)
+        assert self._keys is not None, "what needs no key is never refused one"
+        return RequestRefused("no_usable_key", self._keys.why_none_is_usable(tenant_id))
 
     async def _ask(self, request: InferenceRequest, permit: Permit | None) -> AsyncGenerator[Item]:
         """One request. What it says of the pool counts for all that come after it."""
@@ -197,7 +201,7 @@ class Upstream:
             with suppress(RoomUnavailable):
                 news = await keys.is_no_good(permit, error.reason)
                 if news is not None:
-                    await self._announce(news)
+                    await self._announce(permit.owner, news)
             raise
         except BackendUnavailable:
             keys.failed(permit)
@@ -239,12 +243,3 @@ class Upstream:
 def pause(tries: int) -> float:
     """Seconds before try number ``tries + 1``: full jitter (Brooker, "Exponential Backoff And Jitter", AWS, 2015)."""
     return random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
-
-
-def no_usable_key(ring: str) -> RequestRefused:
-    """Every key of ``ring`` was refused by the provider."""
-    return RequestRefused(
-        "no_usable_key",
-        f"the provider takes none of the keys of pool {ring!r}: they are wrong, revoked, or their accounts are empty; "
-        "give the pool other `keys`",
-    )

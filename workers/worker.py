@@ -105,6 +105,10 @@ class Worker:
         """A generation of this conversation ended; what waits for it may ask again."""
         self._held.wake(conversation_id)
 
+    def keys_changed(self) -> None:
+        """Provider keys were added or retired; what waits for room may ask again."""
+        self._turns.reopen()
+
     async def _receive(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -151,10 +155,10 @@ class Worker:
 
     async def _deliver(self, delivery: Delivery) -> None:
         tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)
-        ring = self._ports.upstream.ring_of(tenant_id)
         pause_s = _FIRST_PAUSE_S
         in_vain = False
         while True:
+            ring = self._ports.upstream.ring_of(tenant_id)
             with self.waiting.since(delivery.envelope.time):
                 await self._turn(tenant_id, tokens, ring, again=in_vain)
             try:
@@ -177,7 +181,8 @@ class Worker:
                 return
             in_vain = isinstance(outcome, Full)
             if isinstance(outcome, Full):
-                self._turns.close(ring, outcome.wait_s)
+                if ring == self._ports.upstream.ring_of(tenant_id):  # else it was another one that had no room
+                    self._turns.close(ring, outcome.wait_s)
             else:
                 with self.waiting.since(delivery.envelope.time):
                     await self._held.wait(delivery.prompt.conversation_id, pause_s)

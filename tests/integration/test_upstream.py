@@ -16,6 +16,7 @@ from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.ports.key_room import Full
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
+from event_schemas.envelope import PLATFORM
 from event_schemas.generation import Parameters
 from tests.conftest import ValkeyServer
 from tests.contract.inference.requests import request
@@ -41,7 +42,8 @@ class Pool:
     name: str
     news: list[ProviderKeySetAside] = field(default_factory=list)
 
-    async def announce(self, news: ProviderKeySetAside) -> None:
+    async def announce(self, owner: UUID, news: ProviderKeySetAside) -> None:
+        assert owner == PLATFORM
         self.news.append(news)
 
     def upstream(self, *keys: str, **settings: Any) -> Upstream:
