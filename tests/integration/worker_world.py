@@ -40,8 +40,9 @@ DEADLINE_S = 20.0
 
 
 class RunningWorker:
-    def __init__(self, name: str, task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    def __init__(self, name: str, worker: Worker, task: asyncio.Task[None], stop: asyncio.Event) -> None:
         self.name = name
+        self.worker = worker
         self.task = task
         self._stop = stop
 
@@ -134,7 +135,7 @@ class WorkerWorld:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
 
-        running = RunningWorker(name, asyncio.create_task(run()), stop)
+        running = RunningWorker(name, worker, asyncio.create_task(run()), stop)
         self._workers.append(running)
         return running
 
