@@ -50,6 +50,7 @@ app = CommandLine(
 )
 app.add_typer(operators.tenants, name="tenant", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.keys, name="key", rich_help_panel=_OPERATIONS)
+app.add_typer(operators.provider_keys, name="provider-key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.dead_letter_commands, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(pulsar.commands, name="pulsar", rich_help_panel=_OPERATIONS)
 

@@ -1,4 +1,4 @@
-"""`parley tenant`, `parley key` and `parley dlq`."""
+"""`parley tenant`, `parley key`, `parley provider-key` and `parley dlq`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
+provider_keys = typer.Typer(no_args_is_help=True, help="Provider keys that are added without a restart.")
 dead_letter_commands = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
 
 
@@ -81,6 +83,44 @@ def revoke_key(key: Annotated[str, typer.Argument(help="The key, or its public p
         return await tenancy.revoke_key(settings, key)
 
     command.say("revoked" if command.run(revoke) else "it was revoked already")
+
+
+_Owner = Annotated[str | None, typer.Option("--tenant", help="Whose key; none: the platform's, for all tenants.")]
+
+
+@provider_keys.command("add", epilog="Example:  parley provider-key add --pool cloud < key-file")
+def add_provider_key(
+    pool: Annotated[str, typer.Option(help="The pool that it is for, as in the settings.")],
+    tenant: _Owner = None,
+    name: Annotated[str, typer.Option(help="A label for people.")] = "",
+) -> None:
+    """Add a provider key, read from standard input or typed unseen, and print its id. It is stored encrypted."""
+    from cli import provider_keys as handlers
+
+    secret = handlers.read_secret()
+    print(command.run(lambda settings: handlers.add(settings, tenant, pool, secret, name)).id)
+    command.say("workers use it within 5 s")
+
+
+@provider_keys.command("list")
+def list_provider_keys(tenant: _Owner = None) -> None:
+    """Those in use that were added so, one JSON object a line. What the keys are is shown to nobody."""
+    from cli import provider_keys as handlers
+
+    for one in command.run(lambda settings: handlers.live(settings, tenant)):
+        command.print_json(one)
+
+
+@provider_keys.command("retire")
+def retire_provider_key(
+    key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `parley provider-key list` names it.")],
+    tenant: _Owner = None,
+) -> None:
+    """Ask nothing new with a key, and forget it. What is asked already goes on."""
+    from cli import provider_keys as handlers
+
+    retired = command.run(lambda settings: handlers.retire(settings, tenant, key_id))
+    command.say("retired; workers stop using it within 5 s" if retired else "it was retired already")
 
 
 @dead_letter_commands.command("list", epilog="Example:  parley dlq list | jq -r .id")

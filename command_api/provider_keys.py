@@ -31,7 +31,7 @@ class AddedBefore(Exception):
     """The same key is there already; ``key_id`` is its id."""
 
     def __init__(self, key_id: UUID) -> None:
-        super().__init__(f"this key was added before, as {key_id}")
+        super().__init__(f"this key was added to the pool before, as {key_id}")
         self.key_id = key_id
 
 

@@ -250,7 +250,7 @@ async def add_provider_key(request: Request, principal: Admin, body: ProviderKey
             409,
             "provider-key-exists",
             "The key is there already",
-            f"This key was added to the pool before, as {before.key_id}.",
+            f"{str(before).capitalize()}.",
             id=str(before.key_id),
         ) from None
     ports.relay.wake()

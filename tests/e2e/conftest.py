@@ -18,6 +18,8 @@ from tests.e2e.client import Client
 from tests.e2e.running import Up
 
 SLOTS = 4
+KEYED = "cloud"
+"""A pool that takes provider keys; there is no provider behind it."""
 ORIGIN = "https://app.example.com"
 
 
@@ -26,7 +28,12 @@ def parley(short_folder: Path) -> Iterator[Up]:
     """Shared by all tests of the APIs (see tests/scheduling.py), so that it starts once."""
     up = Up(
         short_folder / "api",
-        PARLEY_POOLS=json.dumps({"local": {"backend": "scripted", "models": ["script"], "slots": SLOTS}}),
+        PARLEY_POOLS=json.dumps(
+            {
+                "local": {"backend": "scripted", "models": ["script"], "slots": SLOTS},
+                KEYED: {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "models": ["nobody-asks"]},
+            }
+        ),
         PARLEY_REFUSALS_WINDOW_S="0.5",
         PARLEY_CORS_ORIGINS=json.dumps([ORIGIN]),
     )

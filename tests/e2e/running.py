@@ -89,12 +89,12 @@ class Up:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=DEADLINE_S)
 
-    def parley(self, *arguments: str, code: int = 0, **environment: str) -> str:
+    def parley(self, *arguments: str, code: int = 0, stdin: str = "", **environment: str) -> str:
         result = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
             cwd=self.folder,
             env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,

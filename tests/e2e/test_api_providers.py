@@ -8,10 +8,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from backplane.settings import Settings
+from backplane.wiring.embedded import owner_url
+from cli import provider_keys, tenancy
+from cli.failures import CommandError
 from tests.e2e.client import Client, Json, eventually
 from tests.e2e.running import Up
 from tests.providers.script import Call, Script
@@ -20,6 +26,8 @@ from tests.providers.server import Providers, providers
 pytestmark = pytest.mark.timeout(180)
 
 TOOL = {"name": "look", "description": "Look.", "parameters": {"type": "object", "properties": {}}}
+SOON_S = 10.0
+"""How long a change of keys may take: 5 s, and what a busy machine takes to notice."""
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -29,10 +37,24 @@ class World:
     up: Up
     client: Client
 
-    async def answered(self, prompt: Json) -> Json:
-        response = await self.client.http.post("/v1/prompts", json={"model": "fast"} | prompt)
+    open_clients: AsyncExitStack
+
+    async def answered(self, prompt: Json, client: Client | None = None) -> Json:
+        client = client or self.client
+        response = await client.http.post("/v1/prompts", json={"model": "fast"} | prompt)
         assert response.status_code == 202, response.text
-        return await self.client.ended(response.json()["generation_id"])
+        return await client.ended(response.json()["generation_id"])
+
+    async def tenant(self, name: str) -> Client:
+        """The admin of a new tenant."""
+        tenant_id = await tenancy.create_tenant(self.settings, name)
+        key = await tenancy.issue_key(self.settings, tenant_id, "admin")
+        return await self.open_clients.enter_async_context(Client(self.up.url, key))
+
+    @property
+    def settings(self) -> Settings:
+        """As an operator has them."""
+        return Settings(data_dir=self.up.data, pools=json.loads(self.up.environment["PARLEY_POOLS"]))
 
 
 @pytest.fixture
@@ -49,13 +71,14 @@ async def world(tmp_path: Path, short_folder: Path) -> AsyncIterator[World]:
             "models": [{"fast": "gpt-4o-mini"}],
             "keys": ["sk-revoked", f"file:{secret}"],
             "fallbacks": ["spare"],
+            "requests_per_minute": 1000,
         }
         spare = {"backend": "openai", "base_url": server.openai_url, "models": ["o4-mini"], "keys": ["sk-spare"]}
         up = Up(short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool, "spare": spare}))
         try:
             up.start()
             await asyncio.to_thread(up.ready)
-            yield World(server, up, await stack.enter_async_context(Client(up.url, up.admin_key)))
+            yield World(server, up, await stack.enter_async_context(Client(up.url, up.admin_key)), stack)
             assert await asyncio.to_thread(up.stop) == 0
         finally:
             up.end()
@@ -128,5 +151,125 @@ async def test_a_pool_of_keys_behind_a_whole_parley(world: World) -> None:
     assert entry.ended_at - cancelled_at < 5
 
     # No secret is in a log, nor anywhere that a service wrote.
-    for log in (world.up.data / "logs").iterdir():
-        assert "sk-" not in log.read_text(errors="replace"), log.name
+    assert await written(world.up, "sk-") == []
+
+
+async def test_keys_come_and_go_while_it_runs(world: World) -> None:
+    platform, acme = world.client, await world.tenant("acme")
+    secret = "canary-of-acme"
+    world.server.add_key(secret)
+    assert await asked_with(world, acme) == "sk-good"
+
+    # A tenant's own key is used for it, soon and without a restart, and for nobody else.
+    added = await acme.http.post("/v1/provider-keys", json={"pool": "cloud", "key": secret, "name": "ours"})
+    assert added.status_code == 201, added.text
+    told = [added.text]
+    listed = (await acme.http.get("/v1/provider-keys")).json()
+    assert listed == {"provider_keys": [added.json()]}
+    assert set(added.json()) == {"id", "pool", "name", "fingerprint", "added_at"}
+    await eventually(lambda: asked_with(world, acme), lambda key: key == secret, within=SOON_S)
+    assert {await asked_with(world, acme) for _ in range(3)} == {secret}
+    assert {await asked_with(world, platform) for _ in range(3)} == {"sk-good"}
+
+    # The same again is no second one, and what is none is refused by its field.
+    again = await acme.http.post("/v1/provider-keys", json={"pool": "cloud", "key": secret})
+    assert (again.status_code, again.json()["id"]) == (409, added.json()["id"])
+    told.append(again.text)
+    for pool, key, field in (
+        ("nowhere", secret, "body.pool"),
+        ("cloud", "", "body.key"),
+        ("cloud", f"{secret} two", "body.key"),
+        ("cloud", secret * 1000, "body.key"),
+        ("cloud", "default", "body.key"),
+        ("cloud", 7, "body.key"),
+    ):
+        refused = await acme.http.post("/v1/provider-keys", json={"pool": pool, "key": key})
+        assert refused.status_code == 422, refused.text
+        assert [error["field"] for error in refused.json()["errors"]] == [field]
+        told.append(refused.text)
+
+    # One that the provider refuses is the tenant's affair: its prompts end and say so, its log tells it.
+    world.server.add_key(secret, status="revoked")
+    ended = await world.answered({"input": "one"}, acme)
+    assert (ended["status"], ended["reason"]) == ("failed", "no_usable_key")
+    assert "the tenant's own keys for pool 'cloud'" in ended["detail"]
+    (news,) = await eventually(lambda: acme.events(type="provider_key.set_aside.v1"), len)
+    assert (news["data"]["key_id"], news["data"]["pool"]) == (added.json()["fingerprint"], "cloud")
+    assert await platform.events(type="provider_key.set_aside.v1") == []
+
+    # Retired, it is asked nothing any more, and the platform's keys are used again.
+    retired = await acme.http.delete(f"/v1/provider-keys/{added.json()['id']}")
+    assert retired.status_code == 204
+    assert (await acme.http.delete(f"/v1/provider-keys/{added.json()['id']}")).status_code == 204
+    await eventually(lambda: asked_with(world, acme), lambda key: key == "sk-good", within=SOON_S)
+    before = len(world.server.ledger[secret].asked)
+    assert {await asked_with(world, acme) for _ in range(3)} == {"sk-good"}
+    assert len(world.server.ledger[secret].asked) == before
+    assert (await acme.http.get("/v1/provider-keys")).json() == {"provider_keys": []}
+
+    # What was decided is on record, once each, by whom.
+    record = await eventually(acme.events, lambda found: {"provider_key.retired.v1"} <= {one["type"] for one in found})
+    decided = [one for one in record if one["type"] in ("provider_key.added.v1", "provider_key.retired.v1")]
+    assert [(one["type"], one["subject"]) for one in decided] == [
+        (f"provider_key.{what}.v1", f"provider_key:{added.json()['id']}") for what in ("added", "retired")
+    ]
+    assert all(one["actor"].startswith("key:") for one in decided)
+
+    # An operator adds one for everybody, and one for a tenant.
+    parley = partial(asyncio.to_thread, world.up.parley, "provider-key")
+    world.server.add_key("canary-of-platform")
+    id = (await parley("add", "--pool", "cloud", "--name", "all", stdin="canary-of-platform\n")).strip()
+    (one,) = map(json.loads, (await parley("list")).splitlines())
+    assert (one["id"], one["pool"], one["name"]) == (id, "cloud", "all")
+    await eventually(lambda: asked_with(world, platform), lambda key: key == "canary-of-platform", within=SOON_S)
+    await parley("retire", id)
+    settings = world.settings
+    world.server.add_key("canary-of-operator")
+    theirs = await provider_keys.add(settings, "acme", "cloud", "canary-of-operator", "")
+    await eventually(lambda: asked_with(world, acme), lambda key: key == "canary-of-operator", within=SOON_S)
+    assert [one["id"] for one in await provider_keys.live(settings, "acme")] == [theirs.id]
+    assert await provider_keys.live(settings, None) == []
+    for tenant, pool, key, says in (
+        ("acme", "cloud", "canary-of-operator", f"added to the pool before, as {theirs.id}"),
+        ("nobody", "cloud", "canary", "there is no tenant 'nobody'"),
+        (None, "nowhere", "canary", "'nowhere' is not there"),
+        (None, "cloud", "", "must not be empty"),
+    ):
+        with pytest.raises(CommandError, match=says):
+            await provider_keys.add(settings, tenant, pool, key, "")
+    with pytest.raises(CommandError, match="at most 200"):
+        await provider_keys.add(settings, None, "cloud", "canary", "n" * 201)
+    with pytest.raises(CommandError, match=f"no provider key {theirs.id} of the platform"):
+        await provider_keys.retire(settings, None, theirs.id)
+    assert [await provider_keys.retire(settings, "acme", theirs.id) for _ in range(2)] == [True, False]
+
+    told += [json.dumps(await client.events()) for client in (acme, platform)]
+    assert [text for text in told if "canary" in text] == []
+    assert await written(world.up, "canary") == []
+
+
+async def asked_with(world: World, client: Client) -> str:
+    """The key that a prompt of this client's is answered with."""
+    ended = await world.answered({"input": "one"}, client)
+    assert ended["status"] == "completed", ended
+    return world.server.ledger.tagged(f"{ended['id']}.{ended['attempt']}")[-1].key
+
+
+async def written(up: Up, word: str) -> list[str]:
+    """Logs and tables that ``word`` stands in."""
+    logs = [log.name for log in (up.data / "logs").iterdir() if word in log.read_text(errors="replace")]
+    database = await asyncpg.connect(owner_url(Settings(data_dir=up.data)))
+    try:
+        tables = await database.fetch(
+            "SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind = 'r' AND n.nspname IN ('control', 'work', 'read_models', 'bus')"
+        )
+        assert len(tables) > 10
+        for table in tables:
+            for row in await database.fetch(f"SELECT * FROM {table['name']}"):
+                values = (value if isinstance(value, bytes) else str(value).encode() for value in row.values())
+                if word.encode() in b"".join(values):
+                    logs.append(table["name"])
+    finally:
+        await database.close()
+    return logs

@@ -7,19 +7,29 @@ import json
 import httpx
 import pytest
 
+from backplane.ports.identifiers import new_id
 from tests.e2e.client import Client, Json, eventually
-from tests.e2e.conftest import Callers
+from tests.e2e.conftest import KEYED, Callers
 from tests.e2e.running import Up
 
 pytestmark = pytest.mark.timeout(120)
 
 WORD = "zebrafish"
+IDS = ("generation_id", "conversation_id", "provider_key_id")
 
 
 async def said(client: Client, text: str = f"tell me of the {WORD}") -> Json:
     accepted = await client.submit(text)
     await client.ended(accepted["generation_id"])
     return accepted
+
+
+async def provider_key(client: Client) -> str:
+    """The id of a provider key of this client's tenant."""
+    response = await client.http.post("/v1/provider-keys", json={"pool": KEYED, "key": f"sk-{WORD}-{new_id()}"})
+    assert response.status_code == 201, response.text
+    added: str = response.json()["id"]
+    return added
 
 
 def bodies(method: str, path: str) -> Json | None:
@@ -32,7 +42,7 @@ async def asked_of_everything(client: Client, ids: Json, document: Json) -> dict
     for path, operations in document["paths"].items():
         for method in operations:
             if "{" in path:
-                url = path.format(generation_id=ids["generation_id"], conversation_id=ids["conversation_id"])
+                url = path.format(**{name: ids[name] for name in IDS})
                 answers[f"{method} {path}"] = await client.http.request(method, url, json=bodies(method, path))
     answers["prompt in the conversation"] = await client.post_prompt("x", conversation_id=ids["conversation_id"])
     answers["prompt after the answer"] = await client.post_prompt("x", parent_message_id=ids["message_id"])
@@ -48,12 +58,12 @@ async def test_another_tenants_ids_are_not_there(parley: Up, callers: Callers) -
     parley.parley("tenant", "create", "acme")
     acme = await callers.with_key(parley.parley("key", "issue", "--tenant", "acme", "--role", "admin").strip())
     first = await callers.with_key(parley.admin_key)
-    theirs = await said(first)
+    theirs = await said(first) | {"provider_key_id": await provider_key(first)}
     own = await said(acme, "something else")
     answers = await asked_of_everything(acme, theirs, await acme.get("/openapi.json"))
     assert len(answers) >= 10
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 404)
-    never_there = dict.fromkeys(("generation_id", "conversation_id"), "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11")
+    never_there = dict.fromkeys(IDS, "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11")
     for name, answer in answers.items():
         path = name.partition(" ")[2]
         if "{" in path:
@@ -64,17 +74,19 @@ async def test_another_tenants_ids_are_not_there(parley: Up, callers: Callers) -
             assert {**answer.json(), "request_id": ""} == {**missing.json(), "request_id": ""}
     assert [one["id"] for one in (await acme.get("/v1/conversations"))["conversations"]] == [own["conversation_id"]]
     assert (await acme.get("/v1/conversations", search=WORD))["conversations"] == []
+    assert (await acme.get("/v1/provider-keys"))["provider_keys"] == []
     (usage,) = (await acme.get("/v1/usage", group_by="model"))["groups"]
     assert usage["generations"] == 1
     record = json.dumps(await acme.events())
     assert own["generation_id"] in record
-    for foreign in (theirs["generation_id"], theirs["conversation_id"], WORD):
+    for foreign in (theirs["generation_id"], theirs["conversation_id"], theirs["provider_key_id"], WORD):
         assert foreign not in record
     assert await acme.events(subject=f"generation:{theirs['generation_id']}") == []
     # Nothing of all that did anything.
     assert (await first.get(f"/v1/conversations/{theirs['conversation_id']}"))["title"] != "mine now"
     assert (await first.generation(theirs["generation_id"]))["status"] == "completed"
     assert len(await first.messages(theirs["conversation_id"])) == 2
+    assert theirs["provider_key_id"] in [one["id"] for one in (await first.get("/v1/provider-keys"))["provider_keys"]]
 
 
 async def test_a_member_sees_its_own_and_an_admin_sees_all(callers: Callers) -> None:
@@ -83,7 +95,10 @@ async def test_a_member_sees_its_own_and_an_admin_sees_all(callers: Callers) -> 
     ada, bob = [await callers.caller(tenant, "member", name) for name in ("ada", "bob")]
     ada_elsewhere = await callers.caller(tenant, "member", "ada")
     of_ada, of_bob = await said(ada), await said(bob)
-    answers = await asked_of_everything(bob, of_ada, await bob.get("/openapi.json"))
+    answers = await asked_of_everything(
+        bob, of_ada | {"provider_key_id": await provider_key(admin)}, await bob.get("/openapi.json")
+    )
+    assert answers.pop("delete /v1/provider-keys/{provider_key_id}").status_code == 403
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 404)
     # A person's keys are the same person.
     for client, seen in ((ada, {of_ada["conversation_id"]}), (ada_elsewhere, {of_ada["conversation_id"]})):
@@ -104,6 +119,7 @@ async def test_roles_may_do_what_is_theirs_and_nothing_else(callers: Callers) ->
     clients = {role: await callers.caller(tenant, role, role) for role in ("admin", "member", "auditor")}
     ids = await said(clients["member"])
     generation, conversation = f"/v1/generations/{ids['generation_id']}", f"/v1/conversations/{ids['conversation_id']}"
+    key = f"/v1/provider-keys/{await provider_key(clients['admin'])}"
     work = {"admin", "member"}
     may = {
         ("POST", "/v1/prompts"): work,
@@ -116,10 +132,17 @@ async def test_roles_may_do_what_is_theirs_and_nothing_else(callers: Callers) ->
         ("GET", "/v1/usage"): work,
         ("GET", "/v1/events"): {"admin", "auditor"},
         ("DELETE", conversation): work,
+        ("POST", "/v1/provider-keys"): {"admin"},
+        ("GET", "/v1/provider-keys"): {"admin"},
+        ("DELETE", key): {"admin"},
     }
     paths = (await clients["admin"].get("/openapi.json"))["paths"]
     assert len(may) == sum(len(operations) for path, operations in paths.items() if path.startswith("/v1/"))
-    sent = {"/v1/prompts": {"input": "x"}, conversation: {"title": "x"}}
+    sent = {
+        "/v1/prompts": {"input": "x"},
+        conversation: {"title": "x"},
+        "/v1/provider-keys": {"pool": KEYED, "key": "sk-x"},
+    }
     for (method, path), roles in may.items():
         # Who may not comes first: what they try must not do anything.
         for role in sorted(clients, key=lambda role: role in roles):
