@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -216,13 +215,12 @@ async def test_keys_come_and_go_while_it_runs(world: World) -> None:
     assert all(one["actor"].startswith("key:") for one in decided)
 
     # An operator adds one for everybody, and one for a tenant.
-    parley = partial(asyncio.to_thread, world.up.parley, "provider-key")
     world.server.add_key("canary-of-platform")
-    id = (await parley("add", "--pool", "cloud", "--name", "all", stdin="canary-of-platform\n")).strip()
-    (one,) = map(json.loads, (await parley("list")).splitlines())
+    id = (await parley(world, "add", "--pool", "cloud", "--name", "all", stdin="canary-of-platform\n")).strip()
+    (one,) = map(json.loads, (await parley(world, "list")).splitlines())
     assert (one["id"], one["pool"], one["name"]) == (id, "cloud", "all")
     await eventually(lambda: asked_with(world, platform), lambda key: key == "canary-of-platform", within=SOON_S)
-    await parley("retire", id)
+    await parley(world, "retire", id)
     settings = world.settings
     world.server.add_key("canary-of-operator")
     theirs = await provider_keys.add(settings, "acme", "cloud", "canary-of-operator", "")
@@ -246,6 +244,11 @@ async def test_keys_come_and_go_while_it_runs(world: World) -> None:
     told += [json.dumps(await client.events()) for client in (acme, platform)]
     assert [text for text in told if "canary" in text] == []
     assert await written(world.up, "canary") == []
+
+
+async def parley(world: World, *arguments: str, stdin: str = "") -> str:
+    """`parley provider-key …`, while the provider goes on answering."""
+    return await asyncio.to_thread(lambda: world.up.parley("provider-key", *arguments, stdin=stdin))
 
 
 async def asked_with(world: World, client: Client) -> str:
