@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from backplane.settings import LlmSettings, PoolSettings, Settings
 from backplane.settings.pools import RUNS_GGUF
-from workers.inference.model_files import find_model
+from workers.inference.model_files import common_window, find_model
 from workers.inference.port import Progress
 
 T = TypeVar("T")
@@ -21,15 +21,20 @@ LOCAL_ENGINE = "xllamacpp"
 async def resolved(settings: Settings, llm: LlmSettings, progress: Progress) -> Settings:
     """``settings`` with a model file, its name and its window for each local pool that names none.
 
-    Raises ModelError.
+    A pool with several files gets the window that all of them have. Raises ModelError.
     """
-    without = [name for name, pool in settings.pools.items() if _needs_file(pool)]
+    pools = dict(settings.pools)
+    for name, pool in pools.items():
+        if pool.model_files:
+            wanted = pool.context_window or llm.context_window
+            window = await asyncio.to_thread(common_window, pool.model_files.values(), wanted)
+            pools[name] = pool.model_copy(update={"context_window": window})
+    without = [name for name, pool in pools.items() if _needs_file(pool)]
     if not without:
-        return settings
+        return settings.model_copy(update={"pools": pools})
     found = await _in_daemon_thread(
         lambda: find_model(llm, models_dir=settings.models_dir, data_dir=settings.data_dir, progress=progress)
     )
-    pools = dict(settings.pools)
     for name in without:
         pool = pools[name]
         pools[name] = pool.model_copy(
@@ -44,7 +49,7 @@ async def resolved(settings: Settings, llm: LlmSettings, progress: Progress) -> 
 
 
 def _needs_file(pool: PoolSettings) -> bool:
-    return pool.backend in RUNS_GGUF and pool.model_file is None
+    return pool.backend in RUNS_GGUF and pool.model_file is None and not pool.model_files
 
 
 def new_notices(settings: Settings) -> list[str]:

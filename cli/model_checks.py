@@ -12,7 +12,7 @@ from backplane.settings import LlmSettings, PoolSettings, Settings
 from backplane.settings.pools import RUNS_GGUF
 from cli.finding import FAIL, OK, WARN, Finding
 from workers.inference.gguf import ModelError, read_header
-from workers.inference.model_files import choose_context_window, find_model
+from workers.inference.model_files import choose_context_window, common_window, find_model
 
 _ENGINES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp", "transformers": "transformers"}
 """By backend, the module that it runs."""
@@ -42,7 +42,11 @@ def _not_installed(backend: str) -> Finding:
 def _pool(name: str, pool: PoolSettings, settings: Settings, llm: LlmSettings) -> Iterator[Finding]:
     what = f"model of pool {name}"
     try:
-        if pool.model_file is not None:
+        if pool.model_files:
+            common_window(pool.model_files.values(), pool.context_window or llm.context_window)
+            for path in pool.model_files.values():
+                yield from _fits(what, path)
+        elif pool.model_file is not None:
             header = read_header(pool.model_file)
             choose_context_window(pool.model_file, header, pool.context_window)
             yield from _fits(what, pool.model_file)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from backplane.settings.capabilities import CAPABILITIES, OPENAI_COMPATIBLE, Capability
 
@@ -61,6 +61,12 @@ class PoolSettings(BaseModel):
     )
     context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
     model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
+    model_files: dict[str, Path] = Field(
+        default={}, description="several GGUF files that take turns in memory: the name that prompts ask for → its file"
+    )
+    memory_limit: ByteSize | None = Field(
+        default=None, ge=1, description="of these models together, such as 8GiB; none: what was loaded stays loaded"
+    )
     license_notice: str | None = None
     gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, description="GPUs that the local engine may use, numbered as by nvidia-smi; none: all there are"
@@ -114,6 +120,13 @@ class PoolSettings(BaseModel):
             return {"slots": 1, **given}
         return given
 
+    @model_validator(mode="before")
+    @classmethod
+    def _files_have_the_names_that_prompts_ask_for(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("model_files") and not given.get("models"):
+            return {**given, "models": tuple(given["model_files"])}
+        return given
+
     @field_validator("models")
     @classmethod
     def _stars_end_names(cls, models: tuple[str | dict[str, str], ...]) -> tuple[str | dict[str, str], ...]:
@@ -143,6 +156,21 @@ class PoolSettings(BaseModel):
         schemes = ("grpc://", "grpcs://") if self.backend == "triton" else ("http://", "https://")
         if self.base_url is not None and not self.base_url.startswith(schemes):
             raise ValueError(f"base_url {self.base_url!r}: must begin with {' or '.join(schemes)}")
+        return self
+
+    @model_validator(mode="after")
+    def _model_files_fit(self) -> PoolSettings:
+        if not self.model_files:
+            if self.memory_limit is not None:
+                raise ValueError("memory_limit is for a pool with several `model_files`; name them, or take it out")
+            return self
+        if self.backend != "xllamacpp":
+            raise ValueError(f"a pool with the backend {self.backend} has no `model_files`; xllamacpp has")
+        if self.model_file is not None:
+            raise ValueError("a pool has either `model_file` or `model_files`; name the one file among the others")
+        for name in self.model_names:
+            if self.name_at_backend(name) not in self.model_files:
+                raise ValueError(f"model {name!r} has no file; `model_files` names {', '.join(self.model_files)}")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from backplane.settings.pools import BackendName
 from cli import doctor, machine_checks, model_checks
 from cli.configuration import load_llm
 from cli.finding import FAIL, OK, WARN, Finding
+from tests.unit.workers.inference.gguf_files import language_model
 
 PASSWORD = "hunter2hunter2"
 
@@ -97,6 +98,18 @@ def test_a_model_file_that_is_none_is_named(folder: Path, content: bytes | None,
     assert finding.state == FAIL
     assert says in finding.detail
     assert finding.advice
+
+
+def test_each_file_of_a_pool_with_several_is_looked_at(folder: Path) -> None:
+    for name in "ab":
+        (folder / f"{name}.gguf").write_bytes(language_model())
+    pool = PoolSettings(backend="xllamacpp", model_files={name: folder / f"{name}.gguf" for name in "ab"})
+    settings = Settings(pools={"local": pool})
+    assert [finding.state for finding in model_checks.models(settings, load_llm())] == [OK, OK]
+    (folder / "b.gguf").write_bytes(language_model()[:100])
+    (finding,) = model_checks.models(settings, load_llm())
+    assert finding.state == FAIL
+    assert "b.gguf: cut short" in finding.detail
 
 
 def test_every_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

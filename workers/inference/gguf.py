@@ -29,6 +29,20 @@ class NotAModel(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
+class Attention:
+    """What decides how large the KV cache is. ``heads`` are those that keys and values have in a layer, the most where
+    layers differ; lengths are numbers in one head. ``sliding_window`` is in tokens, 0: none. One of
+    ``period`` layers looks beyond it, 0: the file does not say."""
+
+    layers: int
+    heads: int
+    key_length: int
+    value_length: int
+    sliding_window: int = 0
+    period: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GgufHeader:
     """``context_length`` is the number of tokens the model was made for. ``size`` is the file's, in bytes."""
 
@@ -38,6 +52,7 @@ class GgufHeader:
     context_length: int
     chat_template: bool
     size: int
+    attention: Attention
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -58,10 +73,12 @@ def read_header(path: Path) -> GgufHeader:
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
+_FLOATS = (6, 12)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _KNOWN_VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
 _MAX_NESTING = 4
+_MOST_LAYERS = 1024
 _MAX_DIMENSIONS = 8
 
 _BLOCKS = {
@@ -137,15 +154,23 @@ class _Cursor:
         return self.data[start : self.position].decode(errors="replace")
 
     def value(self, kind: int) -> _Scalar | None:
-        """A scalar or a string; arrays are passed over and give None."""
+        """A scalar or a string. A number a layer gives the largest one; other arrays are passed over and give None."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
-            self._skip_array(1)
-            return None
+            return self._largest()
         if kind not in _SCALARS:
             raise _Malformed
         return self.scalar(_SCALARS[kind])
+
+    def _largest(self) -> int | None:
+        start = self.position
+        kind, count = self.integer("I"), self.integer("Q")
+        if kind in _SCALARS and kind not in _FLOATS and 0 < count <= _MOST_LAYERS:
+            return max(self.integer(_SCALARS[kind]) for _ in range(count))
+        self.position = start
+        self._skip_array(1)
+        return None
 
     def _skip_array(self, depth: int) -> None:
         kind, count = self.integer("I"), self.integer("Q")
@@ -196,6 +221,24 @@ def _parse(path: Path, data: mmap.mmap) -> GgufHeader:
         context_length=context_length,
         chat_template=bool(metadata.get("tokenizer.chat_template")),
         size=len(data),
+        attention=_attention(architecture, metadata),
+    )
+
+
+def _attention(architecture: str, metadata: dict[str, _Scalar]) -> Attention:
+    def number(name: str) -> int:
+        value = metadata.get(f"{architecture}.{name}")
+        return int(value) if isinstance(value, int) else 0
+
+    heads = number("attention.head_count")
+    length = number("embedding_length") // max(1, heads)
+    return Attention(
+        layers=number("block_count"),
+        heads=number("attention.head_count_kv") or heads,
+        key_length=number("attention.key_length") or length,
+        value_length=number("attention.value_length") or length,
+        sliding_window=number("attention.sliding_window"),
+        period=number("attention.sliding_window_pattern"),
     )
 
 

@@ -84,8 +84,9 @@ class MemoryPlan:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """It does not wait any more."""
-        self._waiting.remove(waiter)
+        """It does not wait any more, if it did."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
 
     def done(self, model: str) -> None:
         """One that was let in has ended."""

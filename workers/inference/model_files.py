@@ -6,6 +6,7 @@ A file that is named wins over a hub repository, that over what lies in `models/
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from workers.inference.port import Progress
 DEFAULT_CONTEXT_WINDOW = 4096
 """Tokens that a conversation gets where nothing else is said and the model has them."""
 
+_FIRST_PART = re.compile(r"-00001-of-(\d{5})$")
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 
 
@@ -57,9 +59,28 @@ def choose_context_window(path: Path, header: GgufHeader, wanted: int | None) ->
     if wanted > header.context_length:
         raise ModelError(
             f"a context window of {wanted} tokens is wanted and the model {path.name} has {header.context_length}; "
-            f"set LLM_CONTEXT_WINDOW to at most {header.context_length}"
+            f"set LLM_CONTEXT_WINDOW, or the pool's context_window, to at most {header.context_length}"
         )
     return wanted
+
+
+def common_window(files: Iterable[Path], wanted: int | None) -> int:
+    """Tokens of prompt and answer together that each of these models has. Reads headers. Raises ModelError."""
+    return min(choose_context_window(path, read_header(path), wanted) for path in files)
+
+
+def whole_size(path: Path, header: GgufHeader) -> int:
+    """Bytes of the model, of all its files where it is split over several. Raises NotAModel where one is not there."""
+    parts = _FIRST_PART.search(path.stem)
+    if parts is None:
+        return header.size
+    size = header.size
+    for number in range(2, int(parts[1]) + 1):
+        part = path.with_name(f"{path.stem[: parts.start()]}-{number:05}-of-{parts[1]}{path.suffix}")
+        if not part.is_file():
+            raise NotAModel(part, "not there", f"{path.name} is the first of {int(parts[1])} files; put all beside it")
+        size += part.stat().st_size
+    return size
 
 
 def _choose(
@@ -103,5 +124,5 @@ def _in_folder(models_dir: Path) -> list[Path]:
 
 
 def _model_name(path: Path) -> str:
-    stem = re.sub(r"-00001-of-\d{5}$", "", path.stem)
+    stem = _FIRST_PART.sub("", path.stem)
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "model"

@@ -39,6 +39,10 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
             from workers.inference.llama_cpp_python import LlamaCppPythonBackend
             from workers.inference.llamacpp import LlamaCppBackend
 
+            if pool.model_files:
+                from workers.inference.many_models import ManyModels
+
+                return ManyModels(pool_name, pool, llm)
             if pool.model_file is None:
                 raise ValueError(
                     f"pool {pool_name!r}: no model file; start it with `parley up`, which finds one, or set "

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from backplane.settings import LlmSettings, PoolSettings
 from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
@@ -21,6 +22,7 @@ from tests.triton.served import ServedTriton
 from workers.inference.hugging_face import TransformersBackend
 from workers.inference.llama_cpp_python import LlamaCppPythonBackend
 from workers.inference.llamacpp import LlamaCppBackend
+from workers.inference.many_models import ManyModels
 from workers.inference.port import Backend, BackendUnavailable, Delta, Item, Limits, RequestRefused
 from workers.inference.scripted import ScriptedBackend
 
@@ -29,6 +31,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SLOTS = 2
 WINDOW = 2048
 DEADLINE_S = 20.0  # shorter than any of the long answers below takes by itself
+
+
+def _in_turn(model: Path) -> PoolSettings:
+    return PoolSettings(backend="xllamacpp", model_files={"any": model}, slots=SLOTS, context_window=WINDOW)
+
 
 # The engine's threads spin while they wait for one another, so tests that run side by side would starve with several.
 BACKENDS = [
@@ -47,6 +54,11 @@ BACKENDS = [
         lambda use: TransformersBackend(str(use("tiny_model")), slots=SLOTS, context_window=WINDOW, threads=1),
         id="transformers",
         marks=pytest.mark.transformers,
+    ),
+    pytest.param(
+        lambda use: ManyModels("many", _in_turn(use("packaged_model")), LlmSettings(cpu_threads=1)),
+        id="xllamacpp-many",
+        marks=pytest.mark.model,
     ),
     pytest.param(lambda _: ServedOpenAI(slots=SLOTS, window=WINDOW), id="openai"),
     pytest.param(lambda _: ServedOpenAI(slots=SLOTS, window=WINDOW, azure=True), id="azure"),

@@ -51,3 +51,31 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], says: str) -> None:
 )
 def test_what_fits_is_taken(given: dict[str, Any]) -> None:
     PoolSettings(backend="xllamacpp", **given)
+
+
+def test_several_files_are_asked_for_by_their_names() -> None:
+    files = {"small": "models/small.gguf", "big": "models/big.gguf"}
+    pool = PoolSettings.model_validate({"backend": "xllamacpp", "model_files": files, "memory_limit": "1.5GiB"})
+    assert pool.models == ("small", "big")
+    assert pool.memory_limit == 1.5 * 1024**3
+    assert PoolSettings.model_validate_json(pool.model_dump_json()) == pool
+    named = PoolSettings.model_validate({"backend": "xllamacpp", "model_files": files, "models": [{"chat": "big"}]})
+    assert named.model_names == ("chat",)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"memory_limit": "8GiB"}, "memory_limit is for a pool with several `model_files`"),
+        ({"model_files": {"a": "a.gguf"}, "model_file": "b.gguf"}, "either `model_file` or `model_files`"),
+        ({"model_files": {"a": "a.gguf"}, "models": ["a", "b"]}, "model 'b' has no file; `model_files` names a"),
+        ({"model_files": {"a": "a.gguf"}, "models": ["a*"]}, "model 'a*' has no file"),
+        ({"model_files": {"a": "a.gguf"}, "models": [{"b": "c"}]}, "model 'b' has no file"),
+        ({"model_files": {"a": "a.gguf"}, "backend": "scripted"}, "the backend scripted has no `model_files`"),
+        ({"model_files": {"a": "a.gguf"}, "memory_limit": "much"}, "could not parse value and unit"),
+    ],
+)
+def test_files_and_limits_that_do_not_fit_are_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        PoolSettings.model_validate({"backend": "xllamacpp", **given})
+    assert says in str(raised.value)

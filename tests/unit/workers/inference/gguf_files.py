@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-Value = str | int | bool | float | Sequence[str]
+Value = str | int | bool | float | Sequence[str | int]
 
 
 def gguf(metadata: Mapping[str, Value], *, version: int = 3, tensors: int = 1) -> bytes:
@@ -45,5 +45,7 @@ def _value(value: Value) -> bytes:
             return struct.pack("<If", 6, value)
         case str():
             return struct.pack("<I", 8) + _string(value)
+        case _ if value and isinstance(value[0], int):
+            return struct.pack("<IIQ", 9, 4, len(value)) + struct.pack(f"<{len(value)}I", *value)
         case _:
-            return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_string, value))
+            return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_string(str(one)) for one in value)

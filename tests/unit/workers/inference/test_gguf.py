@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.workers.inference.gguf_files import Value, gguf, language_model
-from workers.inference.gguf import NotAModel, read_header
+from workers.inference.gguf import Attention, NotAModel, read_header
 
 
 def _write(folder: Path, data: bytes) -> Path:
@@ -35,6 +35,21 @@ def test_name_and_chat_template(tmp_path: Path) -> None:
     header = read_header(_write(tmp_path, language_model(more={"tokenizer.chat_template": "{{ messages }}"})))
     assert header.name == "A model"
     assert header.chat_template
+
+
+def test_what_decides_the_size_of_the_cache(tmp_path: Path) -> None:
+    said = {"block_count": 18, "embedding_length": 640, "attention.head_count": 4, "attention.sliding_window": 512}
+    more = {f"gemma3.{name}": value for name, value in said.items()}
+    header = read_header(_write(tmp_path, language_model(more=more)))
+    assert header.attention == Attention(layers=18, heads=4, key_length=160, value_length=160, sliding_window=512)
+    more |= {"gemma3.attention.head_count_kv": 1, "gemma3.attention.key_length": 256}
+    header = read_header(_write(tmp_path, language_model(more=more)))
+    assert (header.attention.heads, header.attention.key_length, header.attention.value_length) == (1, 256, 160)
+
+
+def test_of_a_number_for_each_layer_the_largest_counts(tmp_path: Path) -> None:
+    more: dict[str, Value] = {"gemma3.attention.head_count_kv": (1, 8, 4), "gemma3.block_count": 3}
+    assert read_header(_write(tmp_path, language_model(more=more))).attention.heads == 8
 
 
 @given(name=st.text(max_size=50), tokens=st.lists(st.text(max_size=5), max_size=20), context=st.integers(1, 2**32 - 1))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from backplane.settings import LlmSettings
+from backplane.settings import LlmSettings, PoolSettings, Settings
+from cli import local_models
 from tests.unit.workers.inference.gguf_files import language_model
-from workers.inference.gguf import ModelError, NotAModel
+from workers.inference.gguf import ModelError, NotAModel, read_header
 from workers.inference.hub import download
-from workers.inference.model_files import ModelFile, find_model
+from workers.inference.model_files import ModelFile, common_window, find_model, whole_size
 from workers.inference.packaged_model import assemble
 
 
@@ -114,6 +115,35 @@ def test_a_broken_file_says_so(machine: Machine) -> None:
     machine.put("models/broken.gguf", b"nothing of the kind")
     with pytest.raises(NotAModel, match="not a GGUF"):
         machine.find()
+
+
+def test_a_model_in_several_files_is_as_large_as_all_of_them(machine: Machine) -> None:
+    first = machine.put("big-00001-of-00003.gguf")
+    header = read_header(first)
+    assert whole_size(machine.put("one.gguf"), header) == header.size
+    machine.put("big-00002-of-00003.gguf", b"x" * 100)
+    with pytest.raises(NotAModel, match=r"big-00003-of-00003.gguf: not there; .* first of 3 files"):
+        whole_size(first, header)
+    machine.put("big-00003-of-00003.gguf", b"x" * 10)
+    assert whole_size(first, header) == header.size + 110
+
+
+def test_models_that_share_a_pool_get_the_window_that_all_have(machine: Machine) -> None:
+    paths = [machine.put("a.gguf", language_model(2048)), machine.put("b.gguf", language_model(8192))]
+    assert common_window(paths, None) == 2048
+    assert common_window(paths, 512) == 512
+    with pytest.raises(ModelError, match=r"a.gguf has 2048; .* context_window"):
+        common_window(paths, 4096)
+
+
+async def test_parley_up_finds_the_window_of_a_pool_with_several_files(machine: Machine) -> None:
+    paths = {"a": machine.put("a.gguf", language_model(2048)), "b": machine.put("b.gguf", language_model(8192))}
+    settings = Settings(pools={"many": PoolSettings(backend="xllamacpp", model_files=paths)})
+    found = await local_models.resolved(settings, LlmSettings(), lambda doing, share: None)
+    assert found.pools["many"].context_window == 2048
+    machine.put("b.gguf", language_model()[:100])
+    with pytest.raises(NotAModel, match=r"b.gguf: cut short"):
+        await local_models.resolved(settings, LlmSettings(), lambda doing, share: None)
 
 
 class TestAssembling:

@@ -9,6 +9,7 @@ from backplane.settings.pools import BackendName
 from workers.inference.hugging_face import TransformersBackend
 from workers.inference.llama_cpp_python import LlamaCppPythonBackend
 from workers.inference.llamacpp import LlamaCppBackend
+from workers.inference.many_models import ManyModels
 from workers.inference.registry import make_backend
 from workers.inference.scripted import ScriptedBackend
 
@@ -23,6 +24,8 @@ def test_each_backend_has_its_class() -> None:
     assert isinstance(make_backend("p", pool, LLM), LlamaCppPythonBackend)
     pool = PoolSettings(backend="transformers", models=({"small": "a/b"},))
     assert isinstance(make_backend("p", pool, LLM), TransformersBackend)
+    several = PoolSettings(backend="xllamacpp", model_files={"a": Path("a.gguf"), "b": Path("b.gguf")})
+    assert isinstance(make_backend("p", several, LLM), ManyModels)
 
 
 @pytest.mark.parametrize("backend", ["xllamacpp", "llama-cpp-python"])
