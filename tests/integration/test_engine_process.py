@@ -55,6 +55,18 @@ async def test_what_it_refuses_says_the_same_as_in_process() -> None:
     await engine.close()
 
 
+async def test_a_start_that_is_given_up_leaves_no_process() -> None:
+    engine = process()
+    before = set(psutil.Process().children())
+    starting = asyncio.create_task(engine.start(lambda doing, share: None))
+    async with asyncio.timeout(DEADLINE_S):
+        while engine.pid is None:
+            await asyncio.sleep(0.01)
+        starting.cancel()
+        assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], asyncio.CancelledError)
+    assert set(psutil.Process().children()) == before
+
+
 async def test_a_killed_process_ends_what_it_ran_and_says_how_it_ended() -> None:
     engine = await started()
     items = engine.generate(request(metadata=SLOW))

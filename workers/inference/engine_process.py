@@ -57,12 +57,15 @@ class EngineProcess:
                 )
             self._writer.write(wire.packed(*self._order))
             await self._loaded(reader, progress)
-        except OSError as error:
-            await self.close()
+        except BaseException as error:
+            self._closing = True
+            if self._writer is not None:
+                self._writer.close()
+            if self._process is not None:
+                await self._kill()
+            if not isinstance(error, OSError):
+                raise
             raise BackendUnavailable("engine_failed", f"no process for the engine could be started: {error}") from error
-        except BaseException:
-            await self.close()
-            raise
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:

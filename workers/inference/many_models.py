@@ -115,11 +115,11 @@ class ManyModels:
 
     async def _turn(self, model: str) -> None:
         """Return once ``model`` is in memory and this one counts as running there."""
-        if not self._open:
-            raise _closed()
-        if model not in self._plan.in_memory:
+        if self._open and model not in self._plan.in_memory:
             # A file that was broken meanwhile unloads nobody.
             await asyncio.to_thread(self._check, model)
+        if not self._open:
+            raise _closed()
         waiter = self._plan.ask(model, self._now())
         turn = self._turns[waiter] = asyncio.get_running_loop().create_future()
         try:

@@ -241,14 +241,15 @@ class AnyUse(RuleBasedStateMachine):
             if not any(waiter in self.waiting for waiter in served):
                 return
             self.wait(PATIENCE_S / 2)
+            before = list(self.running)
             for model in sorted(self.present):
                 self.ask(model)
             if self.loading:
                 self.end_load(well=True)
             self.end_unload()
-            self.end(0)
-            self.end(0)
-            self.end(len(self.running))
+            # Only now, so that what is loaded always runs something unless nobody is let in.
+            for model in before:
+                self.end(self.running.index(model))
         raise AssertionError(f"{len(served)} waited, and some still do")
 
 
