@@ -246,6 +246,20 @@ async def test_keys_come_and_go_while_it_runs(world: World) -> None:
     assert await written(world.up, "canary") == []
 
 
+def test_a_pool_may_have_nothing_but_a_key_that_was_added(short_folder: Path) -> None:
+    pools = {"cloud": {"backend": "openai", "models": ["gpt-4o-mini"]}}
+    up = Up(short_folder / "keyless", PARLEY_POOLS=json.dumps(pools), OPENAI_API_KEY="")
+    try:
+        said = up.parley("up", code=1)
+        assert "pool 'cloud' has no key: set OPENAI_API_KEY, or `keys` of [pools.cloud], or add one with" in said
+        up.parley("provider-key", "add", "--pool", "cloud", stdin="sk-only")
+        up.start()
+        up.ready()
+        assert up.stop() == 0
+    finally:
+        up.end()
+
+
 async def parley(world: World, *arguments: str, stdin: str = "") -> str:
     """`parley provider-key …`, while the provider goes on answering."""
     return await asyncio.to_thread(lambda: world.up.parley("provider-key", *arguments, stdin=stdin))

@@ -40,6 +40,13 @@ def test_a_secret_in_a_wrong_place_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     assert "hunter2" not in str(raised.value)
 
 
+def test_a_master_key_of_another_length_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_SECURITY__MASTER_KEY", "hunter2")
+    with pytest.raises(ConfigurationError, match=r"PARLEY_SECURITY__MASTER_KEY.*64 hexadecimal digits") as raised:
+        configuration.load()
+    assert "hunter2" not in str(raised.value)
+
+
 def test_a_broken_settings_file_is_named(nowhere: Path) -> None:
     (nowhere / "settings.toml").write_text("port = ")
     with pytest.raises(ConfigurationError, match=r"settings\.toml is not valid TOML"):

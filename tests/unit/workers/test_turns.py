@@ -99,6 +99,17 @@ async def test_a_ring_without_room_holds_up_only_those_who_need_it() -> None:
     assert office.who == [C, B, A, A]
 
 
+async def test_a_ring_that_may_have_room_again_is_asked_at_once() -> None:
+    office = Office(slots=2)
+    office.turns.close("platform", 3600)
+    await office.come(A, 10, "platform", times=2)
+    assert office.who == []
+    office.turns.reopen()
+    await settled()
+    assert office.who == [A, A]
+    assert not office.turns.is_closed("platform")
+
+
 async def test_one_at_a_time_asks_for_room_in_a_ring() -> None:
     office = Office(slots=4)
     office.answers = False
