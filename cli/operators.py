@@ -29,6 +29,12 @@ class Role(StrEnum):
     auditor = "auditor"
 
 
+class Priority(StrEnum):
+    low = "low"
+    normal = "normal"
+    high = "high"
+
+
 @asynccontextmanager
 async def _box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
     from backplane.wiring.operations import operator_bus, topics
@@ -50,6 +56,26 @@ def create_tenant(name: Annotated[str, typer.Argument(help="Unique among tenants
 
     print(command.run(create))
     command.say(f"next: parley key issue --tenant {name!r} --role admin")
+
+
+@tenants.command("share", epilog="Example:  parley tenant share acme --weight 3 --priority high")
+def share(
+    tenant: Annotated[str, typer.Argument(help="The tenant's name or id.")],
+    weight: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Its part of a busy pool's tokens, beside others' weights.")
+    ] = None,
+    priority: Annotated[Priority | None, typer.Option(help="A higher one goes first, in nine of ten turns.")] = None,
+) -> None:
+    """What a tenant gets of a pool while more waits than can run; shows it, with what is given changed."""
+
+    async def set_share(settings: Settings) -> dict[str, object]:
+        from cli import tenancy
+
+        tenant_id = await tenancy.find_tenant(settings, tenant)
+        found = await tenancy.set_share(settings, tenant_id, weight, None if priority is None else priority.value)
+        return found.model_dump()
+
+    command.print_json(command.run(set_share))
 
 
 @keys.command("issue", epilog="Example:  parley key issue --tenant acme --role member --user ada --expires-days 90")

@@ -16,6 +16,7 @@ from cli import data_folder
 from cli.failures import CommandError
 from command_api import tenancy
 from event_schemas.control_plane import KeyRole
+from event_schemas.share import Priority, Share
 
 FIRST_TENANT = "default"
 _PUBLIC = re.compile(r"^(?:parley_)?(?P<prefix>[0-9a-f]{16})(?:_[0-9a-f]{64})?$")
@@ -42,6 +43,12 @@ async def create_tenant(settings: Settings, name: str) -> UUID:
             return await tenancy.provision_tenant(database, name)
         except ValueError:
             raise CommandError(f"{name!r} cannot name a tenant: use 1 to 200 characters") from None
+
+
+async def set_share(settings: Settings, tenant_id: UUID, weight: int | None, priority: Priority | None) -> Share:
+    """Change what is given of a tenant's share. Returns all of it."""
+    async with _as_command_api(settings) as database:
+        return await tenancy.set_share(database, tenant_id, weight=weight, priority=priority)
 
 
 async def issue_key(

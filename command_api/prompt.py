@@ -181,6 +181,7 @@ def command_of(
         input_message_ids=tuple(new_id() for _ in written),
         user_id=principal.user_id,
         key_id=principal.key_id,
+        share=principal.share,
         model=model,
         pool=pool,
         fallbacks=fallbacks,

@@ -1,4 +1,4 @@
-"""Tenants, users and API keys: each change is a command with an event, decided in one transaction."""
+"""Tenants and their shares, users and API keys: each change is a command with an event, decided in one transaction."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from event_schemas.control_plane import (
     KeyRole,
     ProvisionTenant,
     RevokeApiKey,
+    SetTenantShare,
     TenantProvisioned,
+    TenantShareSet,
     UserInvited,
 )
 from event_schemas.envelope import Envelope
 from event_schemas.payload import Payload
+from event_schemas.share import Priority, Share
 
 SOURCE = "/parley/command_api"
 OPERATOR = "operator"
@@ -43,6 +46,38 @@ async def provision_tenant(database: Database, name: str, *, actor: str = OPERAT
         )
         await _decided(session, command, TenantProvisioned(tenant_id=command.tenant_id, name=name), actor)
     return command.tenant_id
+
+
+async def set_share(
+    database: Database,
+    tenant_id: UUID,
+    *,
+    weight: int | None = None,
+    priority: Priority | None = None,
+    actor: str = OPERATOR,
+) -> Share:
+    """Change what is given of a tenant's share. Returns all of it. For operators: no tenant may raise its own.
+
+    Each API knows of it once it has forgotten the tenant's keys, ``security.key_cache_s`` seconds later at most.
+    Raises LookupError where there is no such tenant, ValueError for a weight outside 1 to 100, DatabaseUnavailable.
+    """
+    async with database.tenant(tenant_id) as session:
+        row = await session.one(
+            "SELECT weight, priority FROM control.tenants WHERE tenant_id = :id FOR UPDATE", id=tenant_id
+        )
+        if row is None:
+            raise LookupError(f"there is no tenant {tenant_id}")
+        before = Share.model_validate(row)
+        share = Share(weight=before.weight if weight is None else weight, priority=priority or before.priority)
+        if share != before:
+            await session.execute(
+                "UPDATE control.tenants SET weight = :weight, priority = :priority WHERE tenant_id = :id",
+                id=tenant_id,
+                **share.model_dump(),
+            )
+            command = SetTenantShare(tenant_id=tenant_id, share=share)
+            await _decided(session, command, TenantShareSet(tenant_id=tenant_id, share=share), actor)
+    return share
 
 
 async def invite_user(database: Database, tenant_id: UUID, name: str, *, actor: str = OPERATOR) -> UUID:

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from event_schemas.payload import Content, Payload
+from event_schemas.share import Share
 
 KeyRole = Literal["admin", "member", "auditor"]
 
@@ -32,6 +33,18 @@ class TenantProvisioned(_AboutTenant):
     wire_name: ClassVar[str] = "tenant.provisioned.v1"
 
     name: str
+
+
+class SetTenantShare(_AboutTenant):
+    wire_name: ClassVar[str] = "tenant.set_share.v1"
+
+    share: Share
+
+
+class TenantShareSet(_AboutTenant):
+    wire_name: ClassVar[str] = "tenant.share_set.v1"
+
+    share: Share
 
 
 class _AboutUser(Payload):

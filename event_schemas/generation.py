@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from event_schemas.chat import AnswerContent, ChatMessage, NamedTool, Piece, ResponseFormat, Tool
 from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage
+from event_schemas.share import Share
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -82,6 +83,7 @@ class SubmitPrompt(AboutGeneration):
     fell_back: tuple[FellBack, ...] = Field(default=(), description="what could not serve it, the first first")
     parameters: Parameters
     content: PromptContent
+    share: Share = Field(default_factory=Share, description="its tenant's, when it was accepted")
 
     @property
     def asked_model(self) -> str:

@@ -160,7 +160,7 @@ class Worker:
         while True:
             ring = self._ports.upstream.ring_of(tenant_id)
             with self.waiting.since(delivery.envelope.time):
-                await self._turn(tenant_id, tokens, ring, again=in_vain)
+                await self._turn(delivery, tokens, ring, again=in_vain)
             try:
                 outcome = self._draining or await self._take(delivery, ring, tokens)
             except DatabaseUnavailable as error:
@@ -189,7 +189,7 @@ class Worker:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             self._free -= 1
 
-    async def _turn(self, tenant_id: UUID, tokens: int, ring: str, *, again: bool) -> None:
+    async def _turn(self, delivery: Delivery, tokens: int, ring: str, *, again: bool) -> None:
         """Wait for a slot. Who waits for room in its ring of keys keeps nobody from being received."""
         without_room = self._turns.is_closed(ring)
         if without_room:
@@ -197,7 +197,7 @@ class Worker:
             self._free += 1
             self._room.set()
         try:
-            await self._turns.take(tenant_id, tokens, ring, again=again)
+            await self._turns.take(delivery.facts.tenant_id, delivery.prompt.share, tokens, ring, again=again)
         finally:
             if without_room:
                 self._without_room -= 1

@@ -12,6 +12,7 @@ from backplane.ports.database import Database
 from backplane.ports.token_stream import Signals
 from backplane.security.api_key import ApiKey
 from backplane.security.principal import Principal
+from event_schemas.share import Share
 
 REVOCATIONS = "keys:revoked"
 """Signals channel on which a revoked key's prefix is sent."""
@@ -53,7 +54,8 @@ class Authenticator:
         if row["revoked_at"] is not None or (row["expires_at"] is not None and row["expires_at"] <= datetime.now(UTC)):
             self._remembered.pop(digest, None)
             return None
-        principal = Principal(row["tenant_id"], row["key_id"], row["user_id"], row["role"])
+        share = Share(weight=row["weight"], priority=row["priority"])
+        principal = Principal(row["tenant_id"], row["key_id"], row["user_id"], row["role"], share)
         lives_s = self._remember_s
         if row["expires_at"] is not None:
             lives_s = min(lives_s, (row["expires_at"] - datetime.now(UTC)).total_seconds())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from event_schemas.control_plane import KeyRole
+from event_schemas.share import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Principal:
     key_id: UUID
     user_id: UUID | None
     role: KeyRole
+    share: Share = field(default_factory=Share)
+    """Its tenant's."""
 
     @property
     def actor(self) -> str:

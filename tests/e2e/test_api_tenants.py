@@ -89,6 +89,20 @@ async def test_another_tenants_ids_are_not_there(parley: Up, callers: Callers) -
     assert theirs["provider_key_id"] in [one["id"] for one in (await first.get("/v1/provider-keys"))["provider_keys"]]
 
 
+async def test_an_operator_sets_a_tenants_share_and_its_prompts_carry_it(parley: Up, callers: Callers) -> None:
+    tenant = await callers.tenant()
+    admin = await callers.caller(tenant, "admin")
+    share = {"weight": 3, "priority": "high"}
+    shown = parley.parley("tenant", "share", str(tenant), "--weight", "3", "--priority", "high")
+    assert json.loads(shown) == share
+    (told,) = await eventually(lambda: admin.events(type="tenant.share_set.v1"), bool)
+    assert (told["actor"], told["data"]["share"]) == ("operator", share)
+    # Nothing was remembered of the key before it was first used.
+    generation = (await said(admin))["generation_id"]
+    prompt, *_ = await eventually(lambda: admin.events(type="prompt.submit.v2"), bool)
+    assert (prompt["data"]["generation_id"], prompt["data"]["share"]) == (generation, share)
+
+
 async def test_a_member_sees_its_own_and_an_admin_sees_all(callers: Callers) -> None:
     tenant = await callers.tenant()
     admin = await callers.caller(tenant, "admin")

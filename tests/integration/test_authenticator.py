@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from backplane.adapters.postgres.database import PostgresDatabase
+from backplane.ports.identifiers import new_id
 from backplane.security.api_key import ApiKey
 from backplane.security.authenticator import REVOCATIONS, Authenticator
-from command_api.tenancy import NoSuchKey, invite_user, issue_key, provision_tenant, revoke_key
+from command_api.tenancy import NoSuchKey, invite_user, issue_key, provision_tenant, revoke_key, set_share
+from event_schemas.share import Share
 from tests.conftest import TestDatabase
 
 PEPPER = "pepper"
@@ -57,6 +61,45 @@ async def test_a_key_stands_for_its_tenant_user_and_role(commands: PostgresDatab
     assert principal.actor == f"user:{user}"
 
 
+async def test_a_tenants_share_comes_with_its_keys_once_what_was_remembered_is_forgotten(
+    commands: PostgresDatabase,
+) -> None:
+    tenant, other = await provision_tenant(commands, "acme"), await provision_tenant(commands, "other")
+    key, others = await issue_key(commands, PEPPER, tenant, "admin"), await issue_key(commands, PEPPER, other, "admin")
+    now = 0.0
+    authenticator = Authenticator(commands, PEPPER, 60, lambda: now)
+
+    async def share(key: ApiKey) -> Share:
+        principal = await authenticator.principal(key.reveal())
+        assert principal is not None
+        return principal.share
+
+    assert await share(key) == Share(weight=1, priority="normal")
+    assert await set_share(commands, tenant, weight=3) == Share(weight=3)
+    assert await set_share(commands, tenant, priority="high") == Share(weight=3, priority="high")
+    assert await share(key) == Share()
+    now = 61.0
+    assert await share(key) == Share(weight=3, priority="high")
+    assert await share(others) == Share()
+
+
+async def test_a_share_is_decided_with_its_event(commands: PostgresDatabase, database: TestDatabase) -> None:
+    tenant = await provision_tenant(commands, "acme")
+    for weight in (7, 7, None):
+        assert await set_share(commands, tenant, weight=weight) == Share(weight=7)
+    with pytest.raises(ValueError, match="weight"):
+        await set_share(commands, tenant, weight=101)
+    with pytest.raises(LookupError, match="there is no tenant"):
+        await set_share(commands, new_id(), weight=7)
+    connection = await asyncpg.connect(database.owner_url)
+    try:
+        outbox = [json.loads(row["envelope"]) for row in await connection.fetch("SELECT envelope FROM control.outbox")]
+    finally:
+        await connection.close()
+    told = [(each["subject"], each["data"]["share"]) for each in outbox if each["type"] == "tenant.share_set.v1"]
+    assert told == [(f"tenant:{tenant}", {"weight": 7, "priority": "normal"})]
+
+
 async def test_wrong_expired_and_malformed_keys_stand_for_nobody(commands: PostgresDatabase) -> None:
     tenant = await provision_tenant(commands, "acme")
     key = await issue_key(commands, PEPPER, tenant, "admin")
@@ -97,6 +140,8 @@ async def test_a_tenant_without_a_filter_sees_nothing_of_another(commands: Postg
     await issue_key(commands, PEPPER, one, "admin")
     async with commands.tenant(two) as session:
         assert await session.all("SELECT * FROM control.api_keys") == []
+        # Nor sets its share, though the statement names it.
+        assert await session.execute("UPDATE control.tenants SET weight = 9 WHERE tenant_id = :id", id=one) == 0
         assert [row["name"] for row in await session.all("SELECT name FROM control.tenants")] == ["two"]
     async with commands.system() as session:
         assert await session.all("SELECT * FROM control.tenants") == []

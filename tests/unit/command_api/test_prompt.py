@@ -13,8 +13,9 @@ from backplane.settings import LimitSettings, PoolSettings, Settings
 from command_api.admission import Refused, admit
 from command_api.lanes import emptier, lanes
 from command_api.prompt import PromptBody, command_of
+from event_schemas.share import Share
 
-PRINCIPAL = Principal(uuid4(), uuid4(), None, "member")
+PRINCIPAL = Principal(uuid4(), uuid4(), None, "member", Share(weight=3, priority="low"))
 
 
 def settings(window: int | None = 128) -> Settings:
@@ -119,6 +120,7 @@ def test_the_command_holds_what_was_asked() -> None:
     command = command_of(body, PRINCIPAL, conversation_id=conversation, parent_message_id=None, model="small", pool="a")
     assert [message.role for message in command.content.messages] == ["system", "user"]
     assert len(set(command.input_message_ids)) == 2
+    assert command.share == PRINCIPAL.share
     assert (command.parameters.seed, command.parameters.stop, command.content.metadata) == (3, ("x",), {"a": "b"})
 
 

@@ -8,16 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.turns import QUANTUM, Turns
+from event_schemas.share import Priority, Share
+from workers.round import QUANTUM
+from workers.turns import MOST_PASSED, Turns
 
 A, B, C = (UUID(int=number) for number in (1, 2, 3))
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
 
 class Office:
     """Prompts that wait for their turns, in the order in which they come."""
 
-    def __init__(self, slots: int = 1, weights: dict[UUID, int] | None = None) -> None:
-        self.turns = Turns(slots, lambda tenant_id: (weights or {}).get(tenant_id, 1))
+    def __init__(self, slots: int = 1, shares: dict[UUID, Share] | None = None) -> None:
+        self.turns = Turns(slots)
+        self._shares = shares or {}
         self.went: list[tuple[UUID, int]] = []
         self.answers = True
         """Whoever asks for room gets an answer at once."""
@@ -29,7 +33,7 @@ class Office:
         await settled()
 
     async def _wait(self, tenant_id: UUID, cost: int, ring: str) -> None:
-        await self.turns.take(tenant_id, cost, ring)
+        await self.turns.take(tenant_id, self._shares.get(tenant_id, Share()), cost, ring)
         self.went.append((tenant_id, cost))
         if self.answers:
             self.turns.asked(ring)
@@ -78,11 +82,29 @@ async def test_shares_are_counted_in_tokens() -> None:
 
 
 async def test_weights_share_out() -> None:
-    office = Office(weights={A: 3})
+    office = Office(shares={A: Share(weight=3)})
     await office.come(A, QUANTUM, times=100)
     await office.come(B, QUANTUM, times=100)
     await office.free(79)
     assert Counter(office.who[4:])[A] / Counter(office.who[4:])[B] == pytest.approx(3, rel=0.15)
+
+
+async def test_a_higher_priority_goes_first_in_nine_of_ten_turns() -> None:
+    office = Office(shares={A: Share(priority="low", weight=100), B: Share(priority="high"), C: Share()})
+    await office.come(A, 10, times=100)
+    await office.come(C, 10, times=100)
+    await office.come(B, 10, times=100)
+    await office.free(100)
+    assert Counter(office.who) == pytest.approx({B: 80, C: 10, A: 10}, abs=1)
+
+
+async def test_a_higher_priority_that_comes_late_has_the_next_turn() -> None:
+    office = Office(shares={B: Share(priority="high")})
+    await office.come(A, 10, times=50)
+    await office.free(20)
+    await office.come(B, 10)
+    await office.free()
+    assert office.who[-1] == B
 
 
 async def test_a_ring_without_room_holds_up_only_those_who_need_it() -> None:
@@ -129,7 +151,7 @@ async def test_whoever_came_in_vain_stands_first_in_line() -> None:
     office = Office()
     await office.come(A, 1)
     await office.come(A, 2)
-    again = asyncio.create_task(office.turns.take(A, 3, again=True))
+    again = asyncio.create_task(office.turns.take(A, Share(), 3, again=True))
     await settled()
     await office.free()
     assert again.done()
@@ -164,7 +186,7 @@ async def test_at_the_end_nobody_waits() -> None:
     office.turns.let_all_go()
     async with asyncio.timeout(5):
         await asyncio.gather(*office.tasks)
-        await office.turns.take(C, 10, "platform")
+        await office.turns.take(C, Share(), 10, "platform")
 
 
 @given(
@@ -187,3 +209,96 @@ def test_all_go_once_in_their_tenants_order_and_nobody_falls_behind(
             assert [one for one in office.went if one[0] == tenant_id] == mine
 
     asyncio.run(run())
+
+
+async def one_an_opening(turns: Turns, tenant_id: UUID, share: Share, room: list[int], went: list[UUID]) -> None:
+    """A prompt that asks for room in a ring where there is room for ``room[0]`` now."""
+    in_vain = False
+    while True:
+        await turns.take(tenant_id, share, QUANTUM, "platform", again=in_vain)
+        in_vain = room[0] == 0
+        if in_vain:
+            turns.close("platform", 60)
+        else:
+            room[0] -= 1
+            went.append(tenant_id)
+        turns.asked("platform")
+        turns.free()
+        if not in_vain:
+            return
+
+
+@pytest.mark.parametrize("priority", ["normal", "low"])
+async def test_where_room_comes_singly_nobody_always_comes_in_vain(priority: Priority) -> None:
+    turns, room, went = Turns(4), [0], list[UUID]()
+    flood = [asyncio.create_task(one_an_opening(turns, A, Share(), room, went)) for _ in range(40)]
+    await settled()
+    light = asyncio.create_task(one_an_opening(turns, B, Share(priority=priority), room, went))
+    async with asyncio.timeout(10):
+        for opening in range(1, 31):
+            room[0] = 1
+            turns.close("platform", 0)
+            while len(went) < opening:
+                await asyncio.sleep(0)
+            await settled()
+        turns.let_all_go()
+        room[0] = len(flood)
+        await asyncio.gather(*flood, light)
+    assert B in went[:12]
+
+
+class Queue:
+    """One slot and tenants that never run out of prompts."""
+
+    def __init__(self, shares: dict[UUID, Share], costs: dict[UUID, int]) -> None:
+        self.shares = shares
+        self.costs = costs
+        self.office = Office(slots=0, shares=shares)
+
+    async def run(self, turns: int) -> None:
+        # Three of each always wait.
+        for tenant_id in self.shares:
+            await self.office.come(tenant_id, self.costs[tenant_id], times=3)
+        for _ in range(turns):
+            await self.office.free()
+            await self.office.come(*self.office.went[-1])
+
+    def served(self, tenant_id: UUID) -> float:
+        """Tokens by weight."""
+        return sum(cost for who, cost in self.office.went if who == tenant_id) / self.shares[tenant_id].weight
+
+
+shares = st.builds(Share, weight=st.integers(1, 100), priority=st.sampled_from(PRIORITIES))
+costs = st.integers(1, 8 * QUANTUM)
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), costs), min_size=2, max_size=4), st.integers(1, 300))
+def test_within_a_priority_what_is_served_goes_by_the_weights(tenants: list[tuple[int, int]], turns: int) -> None:
+    ids = [UUID(int=number) for number in range(1, len(tenants) + 1)]
+    queue = Queue(
+        {id: Share(weight=weight) for id, (weight, _) in zip(ids, tenants, strict=True)},
+        {id: cost for id, (_, cost) in zip(ids, tenants, strict=True)},
+    )
+    asyncio.run(queue.run(turns))
+    for one in ids:
+        for other in ids:
+            # The bound of the paper's lemma 3: a quantum and what each can have saved.
+            saved = sum(queue.costs[id] / queue.shares[id].weight for id in (one, other))
+            assert abs(queue.served(one) - queue.served(other)) <= QUANTUM + saved
+
+
+@given(st.dictionaries(st.sampled_from([A, B, C]), st.tuples(shares, costs), min_size=2), st.integers(30, 120))
+def test_whoever_waits_gets_a_turn_and_higher_priorities_get_more(
+    tenants: dict[UUID, tuple[Share, int]], turns: int
+) -> None:
+    queue = Queue(
+        {id: share for id, (share, _) in tenants.items()},
+        {id: cost for id, (_, cost) in tenants.items()},
+    )
+    asyncio.run(queue.run(turns))
+    classes = [queue.shares[id].priority for id in queue.office.who]
+    waiting = [priority for priority in PRIORITIES if any(share.priority == priority for share, _ in tenants.values())]
+    for lower in waiting[1:]:
+        gaps = "".join("x" if each == lower else "." for each in classes).split("x")
+        assert max(map(len, gaps)) <= MOST_PASSED + len(waiting) - 2
+        assert classes.count(waiting[0]) >= classes.count(lower)
