@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from backplane.ports.bus import BusError, Publisher
@@ -19,6 +19,8 @@ from event_schemas.topics import WORKERS
 logger = logging.getLogger(__name__)
 
 _FRESH_S = 0.25
+_STALE_S = 5.0
+_PATIENCE_S = 0.05
 
 
 def lanes(tenant_id: UUID, partitions: int) -> tuple[int, int]:
@@ -38,26 +40,31 @@ def emptier(tenant_id: UUID, backlog: Sequence[int]) -> int:
 
 
 class Lanes:
-    """Knows the backlogs without making any prompt wait for them: a quarter of a second old at most while prompts come.
+    """Knows the backlogs without making prompts wait for them: a quarter of a second old at most while prompts come.
 
-    The first one after a quiet spell goes by what was there before it.
+    Only those that come after a quiet spell of seconds wait for what is there now, for 50 ms at most.
     """
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
         self._publisher = publisher
+        self._clock = clock
         self._backlogs: dict[str, list[int]] = {}
+        self._known: dict[str, float] = {}
+        """When the backlogs were as they are known."""
         self._asked: dict[str, float] = {}
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def choose(self, topic: str, tenant_id: UUID) -> int:
         """Raises BusError where the topic's partitions are not known yet and cannot be asked for."""
+        now = self._clock()
         if topic not in self._backlogs:
-            self._backlogs[topic] = await self._publisher.backlog(topic, WORKERS)
-        elif time.monotonic() - self._asked.get(topic, 0.0) > _FRESH_S:
-            self._asked[topic] = time.monotonic()
-            task = asyncio.create_task(self._ask(topic))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            await self._look(topic)
+        elif now - self._asked.get(topic, self._known[topic]) > _FRESH_S:
+            self._asked[topic] = now
+            if topic not in self._asking or self._asking[topic].done():
+                self._asking[topic] = asyncio.create_task(self._ask(topic))
+        if topic in self._asking and now - self._known[topic] > _STALE_S:
+            await asyncio.wait({self._asking[topic]}, timeout=_PATIENCE_S)
         backlog = self._backlogs[topic]
         lane = emptier(tenant_id, backlog)
         backlog[lane] += 1
@@ -65,6 +72,11 @@ class Lanes:
 
     async def _ask(self, topic: str) -> None:
         try:
-            self._backlogs[topic] = await self._publisher.backlog(topic, WORKERS)
+            await self._look(topic)
         except BusError as error:
             logger.warning("backlog unknown", extra={"action": "backlog_unknown", "topic": topic, "cause": str(error)})
+
+    async def _look(self, topic: str) -> None:
+        now = self._clock()
+        self._backlogs[topic] = await self._publisher.backlog(topic, WORKERS)
+        self._known[topic] = now
