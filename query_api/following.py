@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
 from query_api.alarm import Alarm
 from query_api.assembly import QUEUED, Assembly, Step
+from query_api.place import Place
 
 
 class Record(Protocol):
@@ -72,12 +73,15 @@ class Follower:
         return self._assembly.cursor
 
     async def steps(
-        self, known: Sequence[Frame] | None = None, live: AsyncIterator[Frame | None] | None = None
+        self,
+        known: Sequence[Frame] | None = None,
+        live: AsyncIterator[Frame | None] | None = None,
+        place: Place | None = None,
     ) -> AsyncGenerator[Step, None]:
         """What to tell, until the generation has ended. Never raises for an outage.
 
         ``known`` is what the record said a moment ago; without it, the record is asked first. ``live`` is the stream
-        where it is listened to already; ``known`` is then its backlog.
+        where it is listened to already; ``known`` is then its backlog. ``place`` is told with ``queued``.
         """
         answered = True
         if known is None:
@@ -85,7 +89,7 @@ class Follower:
         else:
             self._take(*known)
         if answered and self._is_new and not self._untold:
-            yield Step(QUEUED, Cursor(0, 0))
+            yield Step(QUEUED, Cursor(0, 0), detail={} if place is None else asdict(place))
         for step in self._tell():
             yield step
         try:

@@ -18,6 +18,7 @@ def ports(side: QuerySide, settings: Settings) -> QueryPorts:
     return QueryPorts(
         database=side.database,
         streams=side.streams,
+        room=side.room,
         log=side.bus,
         publisher=side.bus,
         topics=all_topics(list(settings.pools)),

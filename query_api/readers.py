@@ -20,6 +20,7 @@ from query_api.assembly import Step
 from query_api.cursors import ConversationCursor
 from query_api.following import Follower
 from query_api.freshness import NoSuch, ProjectionsLag, found
+from query_api.place import Place
 from query_api.record import PostgresRecord, Standing
 from query_api.service import QueryPorts
 
@@ -27,13 +28,14 @@ _BEGINS_SOON_S = 0.1
 
 
 async def generation(ports: QueryPorts, principal: Principal, generation_id: UUID) -> Row:
-    """Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable."""
+    """With its ``queue``, a Place, while it is queued. Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable."""
 
     async def read() -> Row | None:
         async with ports.database.tenant(principal.tenant_id) as session:
             return await sql.generation(session, sql.Eyes.of(principal), generation_id)
 
-    return await found(ports, "generation", read)
+    row = await found(ports, "generation", read)
+    return row | {"queue": await Place.of(row["place"], ports.room)}
 
 
 async def follow(
@@ -68,13 +70,14 @@ async def _follow(
         if standing is None:
             begun = await _begun_or_known(ports, eyes, tenant_id, generation_id, visible, listening)
         elif standing.is_visible:
-            begun = _Begun(standing.frames)
+            begun = _Begun.of(standing)
         else:
-            begun = _Begun((await found(ports, "generation", visible)).frames)
+            begun = _Begun.of(await found(ports, "generation", visible))
         if begun.live is None:
             await listening.aclose()
         yield None
-        async with aclosing(follower.steps(begun.frames, begun.live)) as steps:
+        place = await Place.of(begun.place, ports.room)
+        async with aclosing(follower.steps(begun.frames, begun.live, place)) as steps:
             async for step in steps:
                 yield step
 
@@ -85,6 +88,11 @@ class _Begun:
 
     frames: list[Frame]
     live: AsyncIterator[Frame | None] | None = None
+    place: Row | None = None
+
+    @classmethod
+    def of(cls, standing: Standing) -> _Begun:
+        return cls(standing.frames, place=standing.place)
 
 
 async def _begun_or_known(
@@ -106,7 +114,7 @@ async def _begun_or_known(
         # A beginning comes by itself, and soon where a worker is free; asking costs the bus and the database.
         await anyio.sleep(_BEGINS_SOON_S)
         try:
-            shown.append(_Begun((await found(ports, "generation", visible)).frames))
+            shown.append(_Begun.of(await found(ports, "generation", visible)))
         except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable) as error:
             refused.append(error)
         either.cancel_scope.cancel()

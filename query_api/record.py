@@ -29,6 +29,8 @@ class Standing:
     is_visible: bool
     """Whether the eyes that asked may see it: it is theirs, and was not deleted."""
     frames: list[Frame]
+    place: Row | None
+    """In the queue, as ``place.Place.of`` takes it; None where it is not queued, or nobody wants to know."""
 
 
 class PostgresRecord:
@@ -41,19 +43,21 @@ class PostgresRecord:
 
     async def since(self, cursor: Cursor) -> list[Frame]:
         """See ``following.Record``. Who may follow was decided before."""
-        standing = await self.standing(_EVERYBODY, cursor)
+        standing = await self.standing(_EVERYBODY, cursor, placed=False)
         return [] if standing is None else standing.frames
 
-    async def standing(self, eyes: Eyes, cursor: Cursor) -> Standing | None:
+    async def standing(self, eyes: Eyes, cursor: Cursor, *, placed: bool = True) -> Standing | None:
         """How far it has come, with its frames beyond ``cursor``; None where nothing is known of it.
+
+        ``placed`` wants its place in the queue, too.
 
         Raises DatabaseUnavailable.
         """
         async with self._database.tenant(self._tenant_id) as session:
-            row = await sql.standing(session, eyes, self._generation_id)
+            row = await sql.standing(session, eyes, self._generation_id, placed=placed)
             if row is None:
                 return None
-            return Standing(row["is_visible"], await self._frames(session, row, cursor))
+            return Standing(row["is_visible"], await self._frames(session, row, cursor), row["place"])
 
     async def _frames(self, session: TenantSession, row: Row, cursor: Cursor) -> list[Frame]:
         if row["status"] == "queued":

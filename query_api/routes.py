@@ -76,7 +76,7 @@ def _answers() -> Iterator[None]:
 async def get_generation(
     request: Request, principal: Reader, generation_id: parameters.GenerationId
 ) -> views.GenerationView:
-    """Right after its 202 it is there already, as `queued`."""
+    """Right after its 202 it is there already, as `queued`; `queue` tells where it stands while it waits."""
     with _answers():
         return views.GenerationView.of(await readers.generation(_ports(request), principal, generation_id))
 
@@ -101,6 +101,8 @@ async def stream_generation(
     last_event_id: parameters.LastEventId = None,
 ) -> EventSourceResponse:
     """Events are `queued`, `started`, `token`, `restarted`, `completed`, `failed`, `cancelled`; the last three end it.
+
+    `queued` comes with `ahead` and `estimated_wait_s`, as `queue` of the generation has them, where it waits already.
 
     An event's `id` is a cursor: a stream that is taken up with it goes on exactly after that event. `token` carries
     one or more deltas of the model; `seq` counts them from 1 in each attempt, and is that of the last one. After

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from backplane.ports.bus import Log, Publisher
 from backplane.ports.database import Database
 from backplane.ports.freshness import Freshness
+from backplane.ports.key_room import RoomView
 from backplane.ports.token_stream import StreamReader
 from query_api.following import Pace
 
@@ -18,6 +19,7 @@ class QueryPorts:
 
     database: Database
     streams: StreamReader
+    room: RoomView
     log: Log
     publisher: Publisher
     topics: Sequence[str]

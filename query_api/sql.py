@@ -47,11 +47,13 @@ _MINE_BY_KEY = (
     " OR CAST(:user_id AS uuid) IS NULL AND user_id IS NULL AND key_id = CAST(:key_id AS uuid))"
 )
 
+_PLACE = "CASE WHEN :placed AND g.status = 'queued' THEN control.queue_place(g.id) END AS place"
+
 _GENERATION = f"""
     SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.metadata, g.finish_reason, g.reason,
            g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
            g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
-           g.ended_at, m.content, m.tool_calls, m.reasoning
+           g.ended_at, m.content, m.tool_calls, m.reasoning, {_PLACE}
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     WHERE NOT EXISTS (
@@ -61,13 +63,13 @@ _GENERATION = f"""
 
 
 async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) -> Row | None:
-    return await session.one(_GENERATION, tenant=session.tenant_id, id=generation_id, **eyes.parameters())
+    return await session.one(_GENERATION, tenant=session.tenant_id, id=generation_id, placed=True, **eyes.parameters())
 
 
 _STANDING = f"""
     SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
            g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool, g.served_model,
-           m.content, m.reasoning, m.tool_calls, m.delta_lengths, g.is_mine AND NOT EXISTS (
+           m.content, m.reasoning, m.tool_calls, m.delta_lengths, {_PLACE}, g.is_mine AND NOT EXISTS (
              SELECT FROM read_models.conversations c
              WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted) AS is_visible
     FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine
@@ -76,9 +78,12 @@ _STANDING = f"""
 """  # noqa: S608 - made of this module's own text
 
 
-async def standing(session: TenantSession, eyes: Eyes, generation_id: UUID) -> Row | None:
-    """How far a generation has come, and whether these eyes may see that: ``is_visible``."""
-    return await session.one(_STANDING, tenant=session.tenant_id, id=generation_id, **eyes.parameters())
+async def standing(session: TenantSession, eyes: Eyes, generation_id: UUID, *, placed: bool) -> Row | None:
+    """How far a generation has come, and whether these eyes may see that: ``is_visible``.
+
+    ``placed`` wants its ``place``, too, which costs a count of the queue.
+    """
+    return await session.one(_STANDING, tenant=session.tenant_id, id=generation_id, placed=placed, **eyes.parameters())
 
 
 _BATCHES = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -55,6 +56,20 @@ class ToolCallView(_View):
     arguments: str = Field(description="JSON as the model wrote it", examples=['{"city": "Bonn"}'])
 
 
+class QueueView(_View):
+    """Where a queued prompt stands. Both are estimates."""
+
+    ahead: int = Field(
+        description="prompts of the same pool, of all tenants, that are likely to start before it: earlier ones of its"
+        " tenant, and of each other tenant as many as have their turns meanwhile",
+        examples=[3],
+    )
+    estimated_wait_s: float | None = Field(
+        description="seconds until it may start, at the pool's pace of the last minute; null: nobody knows",
+        examples=[12.5],
+    )
+
+
 class GenerationView(_View):
     """One prompt and the answer it gets."""
 
@@ -63,6 +78,7 @@ class GenerationView(_View):
     message_id: UUID = Field(description="the answer's message; the same as `id`", examples=[_GENERATION])
     status: Status = Field(description="how far it has come; the last three are final", examples=["completed"])
     attempt: int = Field(description="which attempt runs or ran last; 0 before the first", examples=[1])
+    queue: QueueView | None = Field(description="of a queued one: where it stands; null: it is not queued")
     model: str = Field(description="the model that was asked", examples=["gemma-3-270m"])
     served: ServedView | None = Field(description="what really answered, once it has ended; null: nothing did")
     content: str | None = Field(
@@ -109,6 +125,7 @@ class GenerationView(_View):
                 "message_id": row["id"],
                 "usage": usage if used else None,
                 "served": served(row),
+                "queue": row["queue"] and asdict(row["queue"]),
                 "stream_url": f"/v1/generations/{row['id']}/stream",
             }
         )

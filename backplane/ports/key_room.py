@@ -60,7 +60,24 @@ class KeyState:
     tokens_per_minute: int | None
 
 
-class KeyRoom(Protocol):
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """No key of a ring has room for so many seconds."""
+
+    seconds: float
+    rests: bool
+    """The key that has some first is told to rest; else its window is full."""
+
+
+class RoomView(Protocol):
+    async def shut(self, ring: str) -> Shut | None:
+        """What the last one who asked for room found; None where there was some, or may be in a moment.
+
+        Raises RoomUnavailable.
+        """
+
+
+class KeyRoom(RoomView, Protocol):
     """A ring is the keys of one owner (the platform, or a tenant) in one pool. Everything raises RoomUnavailable."""
 
     async def take(self, ring: str, keys: Sequence[KeyLimits], tokens: int) -> Taken | Full:

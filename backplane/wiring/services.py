@@ -19,7 +19,7 @@ from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database
-from backplane.ports.key_room import KeyRoom
+from backplane.ports.key_room import KeyRoom, RoomView
 from backplane.ports.token_stream import Signals, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
 from backplane.security.sealing import MasterKey
@@ -47,6 +47,7 @@ class QuerySide:
     bus: Bus
     database: Database
     streams: StreamReader
+    room: RoomView
     signals: Signals
     authenticator: Authenticator
     readiness: Readiness
@@ -96,6 +97,7 @@ async def query_side(settings: Settings) -> AsyncIterator[QuerySide]:
             bus,
             database,
             adapters.stream_reader(),
+            adapters.key_room(),
             adapters.signals(),
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),

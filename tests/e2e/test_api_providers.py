@@ -6,8 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.timeout(180)
 TOOL = {"name": "look", "description": "Look.", "parameters": {"type": "object", "properties": {}}}
 SOON_S = 10.0
 """How long a change of keys may take: 5 s, and what a busy machine takes to notice."""
+PER_MINUTE = 6
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -64,6 +67,7 @@ async def world(tmp_path: Path, short_folder: Path) -> AsyncIterator[World]:
         server.add_key("sk-good")
         server.add_key("sk-revoked", status="revoked")
         server.add_key("sk-spare")
+        server.add_key("sk-limited", requests_per_minute=PER_MINUTE)
         pool = {
             "backend": "openai",
             "base_url": server.openai_url,
@@ -73,7 +77,13 @@ async def world(tmp_path: Path, short_folder: Path) -> AsyncIterator[World]:
             "requests_per_minute": 1000,
         }
         spare = {"backend": "openai", "base_url": server.openai_url, "models": ["o4-mini"], "keys": ["sk-spare"]}
-        up = Up(short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool, "spare": spare}))
+        limited = pool | {
+            "models": [{"limited": "gpt-4o-mini"}],
+            "keys": ["sk-limited"],
+            "fallbacks": [],
+            "requests_per_minute": PER_MINUTE,
+        }
+        up = Up(short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool, "spare": spare, "limited": limited}))
         try:
             up.start()
             await asyncio.to_thread(up.ready)
@@ -151,6 +161,35 @@ async def test_a_pool_of_keys_behind_a_whole_parley(world: World) -> None:
 
     # No secret is in a log, nor anywhere that a service wrote.
     assert await written(world.up, "sk-") == []
+
+
+async def test_a_queued_prompt_tells_where_it_stands_and_about_when_it_starts(world: World) -> None:
+    client = world.client
+
+    async def submitted() -> str:
+        response = await client.http.post("/v1/prompts", json={"model": "limited", "input": "go"})
+        assert response.status_code == 202, response.text
+        id: str = response.json()["generation_id"]
+        return id
+
+    for id in [await submitted() for _ in range(PER_MINUTE)]:
+        ended = await client.ended(id)
+        assert (ended["status"], ended["queue"]) == ("completed", None), ended
+    waiting = [await submitted() for _ in range(3)]
+    estimates = []
+    for ahead, id in enumerate(waiting):
+        told = await eventually(partial(client.generation, id), lambda one: one["queue"]["estimated_wait_s"])
+        asked_at = datetime.now(UTC)
+        assert told["queue"]["ahead"] == ahead
+        estimates.append(asked_at + timedelta(seconds=told["queue"]["estimated_wait_s"]))
+        async with aclosing(client.stream(id)) as stream:
+            first = await anext(stream)
+        assert (first.event, json.loads(first.data)["ahead"]) == ("queued", ahead)
+    for id, estimate in zip(waiting, estimates, strict=True):
+        ended = await eventually(partial(client.generation, id), lambda one: one["status"] == "completed", within=90)
+        began = datetime.fromisoformat(ended["started_at"])
+        assert (began - asked_at).total_seconds() > 30, "nothing kept it waiting"
+        assert abs((estimate - began).total_seconds()) < 15
 
 
 async def test_keys_come_and_go_while_it_runs(world: World) -> None:

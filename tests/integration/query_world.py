@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.redis.hub import Hub
+from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import BusUnavailable, Message, Position
@@ -238,8 +239,9 @@ async def serving(
     queries = PostgresDatabase(database.role_url("query_api"), pool_size=8)
     hub = Hub(redis_url)
     reader, writer = RedisStreamReader(redis_url, hub), RedisStreamWriter(redis_url)
+    room = RedisKeyRoom(redis_url)
     bus = TestBus()
-    ports = QueryPorts(queries, reader, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s)
+    ports = QueryPorts(queries, reader, room, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s)
     app = make_application(
         "Parley query API", Settings(), Authenticator(queries, PEPPER, 0), Readiness(postgres=queries.ping), [router]
     )
@@ -261,5 +263,6 @@ async def serving(
         await owner.close()
         await writer.close()
         await reader.close()
+        await room.close()
         await hub.close()
         await queries.close()

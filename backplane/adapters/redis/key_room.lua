@@ -1,7 +1,8 @@
 -- Room of the keys of one ring. Times are whole milliseconds by this server's clock; Redis truncates Lua's floats.
 --
 -- KEYS[1]  the ring's epoch: an id, gone where the counters were lost
--- KEYS[2…] four for each key: window (ticket → when it was counted), tokens (ticket → tokens), running (ticket → lease),
+-- KEYS[2]  there while no key has room for longer than a moment: `rests` or `window`
+-- KEYS[3…] four for each key: window (ticket → when it was counted), tokens (ticket → tokens), running (ticket → lease),
 --          state (sum of tokens, rest, reason, learnt limits)
 -- ARGV[1]  what to do; the others are its own
 
@@ -10,7 +11,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function key_at(place)
-  local base = 2 + (place - 1) * 4
+  local base = 3 + (place - 1) * 4
   return {window = KEYS[base], tokens = KEYS[base + 1], running = KEYS[base + 2], state = KEYS[base + 3]}
 end
 
@@ -60,12 +61,12 @@ local function leaves(key, place, window_ms, soon_ms)
   return tonumber(entry[2]) + window_ms + 1
 end
 
--- Returns thousandths of room; else nil, when there may be some, and whether the key is no good.
+-- Returns thousandths of room; else nil, when there may be some, and, where it rests, why.
 local function room(key, wanted, rpm, tpm, concurrency, window_ms, soon_ms)
   local rest, reason, sum, learnt_rpm, learnt_tpm =
     unpack(redis.call('HMGET', key.state, 'rest', 'reason', 'tokens', 'rpm', 'tpm'))
   if number(rest) > now then
-    return nil, number(rest), string.sub(reason or '', 1, 4) == 'key_'
+    return nil, number(rest), reason or ''
   end
   rpm, tpm, sum = limit(learnt_rpm, rpm), limit(learnt_tpm, tpm), number(sum)
   local left = 1000
@@ -121,11 +122,11 @@ function actions.take(ticket, wanted, window_ms, lease_ms, soon_ms, known, fresh
     end
   end
   redis.call('PEXPIRE', KEYS[1], 86400000)
-  local best, most, running, earliest, useless = nil, -1, 0, nil, 0
+  local best, most, running, earliest, why, useless = nil, -1, 0, nil, nil, 0
   for place = 1, #limits / 3 do
     local key = key_at(place)
     settle(key, window_ms)
-    local left, when, no_good = room(
+    local left, when, rests = room(
       key, wanted, tonumber(limits[place * 3 - 2]), tonumber(limits[place * 3 - 1]), tonumber(limits[place * 3]),
       window_ms, soon_ms)
     if left then
@@ -134,13 +135,21 @@ function actions.take(ticket, wanted, window_ms, lease_ms, soon_ms, known, fresh
         best, most, running = place, left, here
       end
     else
-      earliest = math.min(earliest or when, when)
-      useless = useless + (no_good and 1 or 0)
+      if not earliest or when < earliest then
+        -- What a provider says is used up fills its window.
+        earliest, why = when, (rests == nil or rests == 'nothing_left') and 'window' or 'rests'
+      end
+      useless = useless + (rests and string.sub(rests, 1, 4) == 'key_' and 1 or 0)
     end
   end
   if not best then
-    return {0, math.max(1, (earliest or now + window_ms) - now), epoch, useless * 3 == #limits and 1 or 0}
+    local wait_ms = math.max(1, (earliest or now + window_ms) - now)
+    if wait_ms > soon_ms then
+      redis.call('SET', KEYS[2], why, 'PX', wait_ms)
+    end
+    return {0, wait_ms, epoch, useless * 3 == #limits and 1 or 0}
   end
+  redis.call('DEL', KEYS[2])
   local key = key_at(best)
   redis.call('ZADD', key.window, PENDING, ticket)
   redis.call('HSET', key.tokens, ticket, wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backplane.adapters.redis.connection import FAILED, client
-from backplane.ports.key_room import Full, KeyLimits, KeyState, RoomUnavailable, Taken
+from backplane.ports.key_room import Full, KeyLimits, KeyState, RoomUnavailable, Shut, Taken
 
 _SCRIPT = (Path(__file__).parent / "key_room.lua").read_text()
 _SOON_MS = 250
@@ -96,14 +96,33 @@ class RedisKeyRoom:
             for key, (requests, tokens, running, rest_ms, reason, rpm, tpm) in zip(keys, rows, strict=True)
         ]
 
+    async def shut(self, ring: str) -> Shut | None:
+        name = _base(ring) + "shut"
+        try:
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.get(name)
+                pipeline.pttl(name)
+                why, left_ms = await pipeline.execute()
+        except FAILED as error:
+            raise _unavailable(error) from error
+        return None if why is None else Shut(left_ms / 1000, rests=why == b"rests")
+
     async def close(self) -> None:
         await self._client.aclose()
 
     async def _run(self, ring: str, key_ids: Sequence[str], *arguments: str | int) -> Any:
-        # The braces keep a ring in one slot of a cluster.
-        base = f"room:{{{ring}}}:"
+        base = _base(ring)
         parts = (f"{base}{key_id}:{part}" for key_id in key_ids for part in ("window", "tokens", "running", "state"))
         try:
-            return await self._script(keys=[base + "epoch", *parts], args=arguments)
+            return await self._script(keys=[base + "epoch", base + "shut", *parts], args=arguments)
         except FAILED as error:
-            raise RoomUnavailable(f"the counters of provider keys do not answer: {type(error).__name__}") from error
+            raise _unavailable(error) from error
+
+
+def _base(ring: str) -> str:
+    # The braces keep a ring in one slot of a cluster.
+    return f"room:{{{ring}}}:"
+
+
+def _unavailable(error: Exception) -> RoomUnavailable:
+    return RoomUnavailable(f"the counters of provider keys do not answer: {type(error).__name__}")

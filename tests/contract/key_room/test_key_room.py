@@ -53,6 +53,33 @@ async def in_the_end(room: RedisKeyRoom, ring: str, *keys: KeyLimits, tokens: in
     return answer, time.monotonic() - began
 
 
+async def test_others_see_that_a_ring_is_shut_and_why(room: RedisKeyRoom, ring: str) -> None:
+    key = KeyLimits("a", requests_per_minute=1)
+    assert await room.shut(ring) is None
+    first = await taken(room, ring, key)
+    await full(room, ring, key)
+    assert await room.shut(ring) is None, "it is open again in a moment, for all that anybody knows"
+    await room.counted(first)
+    wait_s = await full(room, ring, key)
+    shut = await room.shut(ring)
+    assert shut is not None
+    assert not shut.rests
+    assert 0 < shut.seconds <= wait_s
+    await in_the_end(room, ring, key)
+    assert await room.shut(ring) is None
+    await room.rest(ring, "a", 60, "rate_limited")
+    await full(room, ring, key)
+    shut = await room.shut(ring)
+    assert shut is not None
+    assert shut.rests
+    assert shut.seconds == pytest.approx(60, abs=5)
+    await room.rest(ring, "a", 120, "nothing_left")
+    await full(room, ring, key)
+    shut = await room.shut(ring)
+    assert shut is not None
+    assert not shut.rests, "the provider says that its window is full"
+
+
 async def test_requests_fill_the_window_until_they_leave_it(room: RedisKeyRoom, ring: str) -> None:
     key = KeyLimits("a", requests_per_minute=2)
     first = await taken(room, ring, key)

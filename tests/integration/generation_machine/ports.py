@@ -12,6 +12,7 @@ from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.database import DatabaseUnavailable, Row, Session, TenantSession
+from backplane.ports.key_room import Shut
 from backplane.ports.token_stream import Cursor, Frame
 from tests.integration.generation_machine.clock import StillLoop
 from tests.integration.generation_machine.process import Place, Process
@@ -45,6 +46,13 @@ class ProcessDatabase:
 
     async def close(self) -> None:
         """The pool is everybody's."""
+
+
+class NoKeys:
+    """The ``RoomView`` of pools that ask no provider."""
+
+    async def shut(self, ring: str) -> Shut | None:
+        return None
 
 
 class ProcessStreams:

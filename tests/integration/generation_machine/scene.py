@@ -22,7 +22,7 @@ from tests.integration.generation_machine.backend import SteppedBackend
 from tests.integration.generation_machine.broker import Broker, Letter, Mouth
 from tests.integration.generation_machine.client import Client
 from tests.integration.generation_machine.model import Generation, Model
-from tests.integration.generation_machine.ports import ProcessDatabase, Streams
+from tests.integration.generation_machine.ports import NoKeys, ProcessDatabase, Streams
 from tests.integration.generation_machine.process import Process
 from tests.integration.generation_machine.said import Said
 from tests.integration.generation_machine.worker_process import WorkerProcess
@@ -59,6 +59,7 @@ class Scene:
         self._queries = QueryPorts(
             ProcessDatabase(world.queries, system, world.loop),
             Streams(world.sides["queries"].reader, world.loop),
+            NoKeys(),
             self.broker,
             mouth,
             TOPICS,

@@ -1,6 +1,6 @@
-"""A tenant's weight and priority."""
+"""A tenant's weight and priority; where a queued prompt stands."""
 
-from backplane.adapters.postgres.migrations.ddl import apply
+from backplane.adapters.postgres.migrations.ddl import apply, apply_read_models
 
 revision = "0003"
 down_revision = "0002"
@@ -9,4 +9,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    apply("0003/control.sql")
+    apply("0003/shares.sql")
+    apply_read_models("0003")
+    apply("0003/queue_place.sql")

@@ -1,0 +1,50 @@
+-- Where the current tenant's queued generation stands among those of all tenants, so asked with the owner's eyes; it tells
+-- counts and no names. Null where it is not queued. `ahead` goes by turns: of each other tenant as many as go while this
+-- one gets so far, by weight; nine for one of a higher priority, one for nine of a lower one. `ended` is how many ended
+-- in the last `busy_s` seconds, since which something waits; `started` how many started in the last minute, and
+-- `start_age_s` how long ago that one of them did, from the oldest on and round again, which has as many before it as
+-- `ahead`.
+CREATE FUNCTION control.queue_place(wanted uuid) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH me AS MATERIALIZED (
+    SELECT g.tenant_id, g.pool, g.created_at, g.id FROM read_models.generations g
+    WHERE g.tenant_id = control.current_tenant() AND g.id = wanted AND g.status = 'queued'),
+  queued AS (
+    SELECT g.tenant_id, count(*) AS number, min(g.created_at) AS oldest,
+           count(*) FILTER (WHERE (g.created_at, g.id) < (me.created_at, me.id)) AS older
+    FROM me JOIN read_models.generations g ON g.pool = me.pool AND g.ended_at IS NULL AND g.status = 'queued'
+    GROUP BY g.tenant_id),
+  shared AS (
+    SELECT q.*, coalesce(t.weight, 1) AS weight,
+           array_position(ARRAY['low', 'normal', 'high'], coalesce(t.priority, 'normal')) AS priority
+    FROM queued q LEFT JOIN control.tenants t ON t.tenant_id = q.tenant_id),
+  place AS (
+    SELECT mine.older + coalesce(sum(least(other.number, CASE
+             WHEN other.priority > mine.priority THEN (mine.older + 1) * 9
+             WHEN other.priority < mine.priority THEN (mine.older + 1) / 9
+             ELSE (mine.older + 1) * other.weight / mine.weight END)), 0)::bigint AS ahead
+    FROM shared mine JOIN me ON me.tenant_id = mine.tenant_id
+    LEFT JOIN shared other ON other.tenant_id <> mine.tenant_id GROUP BY mine.older),
+  busy AS (
+    SELECT least(60, greatest(0, extract(epoch FROM clock_timestamp() - min(q.oldest))))::float8 AS seconds FROM queued q),
+  ended AS (
+    SELECT count(*) AS number FROM me, busy, read_models.generations g
+    WHERE g.pool = me.pool AND g.ended_at > clock_timestamp() - make_interval(secs => busy.seconds)
+      AND g.started_at IS NOT NULL),
+  starts AS (
+    SELECT array_agg(recent.started_at ORDER BY recent.started_at) AS moments FROM (
+      SELECT g.started_at FROM me JOIN read_models.generations g ON g.pool = me.pool AND g.ended_at IS NULL
+      UNION ALL
+      SELECT g.started_at FROM me JOIN read_models.generations g
+        ON g.pool = me.pool AND g.ended_at > clock_timestamp() - interval '1 minute') recent
+    WHERE recent.started_at > clock_timestamp() - interval '1 minute')
+  SELECT jsonb_build_object(
+    'pool', me.pool, 'ahead', place.ahead, 'busy_s', busy.seconds, 'ended', ended.number,
+    'started', coalesce(cardinality(starts.moments), 0),
+    'start_age_s', extract(epoch FROM clock_timestamp()
+                           - starts.moments[1 + place.ahead % cardinality(starts.moments)])::float8)
+  FROM me, place, busy, ended, starts
+$$;
+REVOKE ALL ON FUNCTION control.queue_place(uuid) FROM public;
+GRANT EXECUTE ON FUNCTION control.queue_place(uuid) TO parley_query_api;
