@@ -27,22 +27,24 @@ AS $$
     FROM shared mine JOIN me ON me.tenant_id = mine.tenant_id
     LEFT JOIN shared other ON other.tenant_id <> mine.tenant_id GROUP BY mine.older),
   busy AS (
-    SELECT least(60, greatest(0, extract(epoch FROM clock_timestamp() - min(q.oldest))))::float8 AS seconds FROM queued q),
+    SELECT least(60, greatest(0, extract(epoch FROM statement_timestamp() - min(q.oldest))))::float8 AS seconds FROM queued q),
   ended AS (
     SELECT count(*) AS number FROM me, busy, read_models.generations g
-    WHERE g.pool = me.pool AND g.ended_at > clock_timestamp() - make_interval(secs => busy.seconds)
-      AND g.started_at IS NOT NULL),
+    WHERE g.pool = me.pool AND g.started_at IS NOT NULL
+      -- The minute is for the planner, which knows how few ended in it.
+      AND g.ended_at > statement_timestamp() - interval '1 minute'
+      AND g.ended_at > statement_timestamp() - make_interval(secs => busy.seconds)),
   starts AS (
     SELECT array_agg(recent.started_at ORDER BY recent.started_at) AS moments FROM (
       SELECT g.started_at FROM me JOIN read_models.generations g ON g.pool = me.pool AND g.ended_at IS NULL
       UNION ALL
       SELECT g.started_at FROM me JOIN read_models.generations g
-        ON g.pool = me.pool AND g.ended_at > clock_timestamp() - interval '1 minute') recent
-    WHERE recent.started_at > clock_timestamp() - interval '1 minute')
+        ON g.pool = me.pool AND g.ended_at > statement_timestamp() - interval '1 minute') recent
+    WHERE recent.started_at > statement_timestamp() - interval '1 minute')
   SELECT jsonb_build_object(
     'pool', me.pool, 'ahead', place.ahead, 'busy_s', busy.seconds, 'ended', ended.number,
     'started', coalesce(cardinality(starts.moments), 0),
-    'start_age_s', extract(epoch FROM clock_timestamp()
+    'start_age_s', extract(epoch FROM statement_timestamp()
                            - starts.moments[1 + place.ahead % cardinality(starts.moments)])::float8)
   FROM me, place, busy, ended, starts
 $$;
