@@ -22,7 +22,7 @@ WORKER_COUNT = 3
 SLOTS = 4
 """Of each worker."""
 
-_MOST_TENANTS = 100
+_MOST_TENANTS = 500
 _POLL_S = 0.1
 
 

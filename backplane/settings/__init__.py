@@ -66,7 +66,7 @@ class PulsarSettings(_Section):
 
 class BusSettings(_Section):
     pulsar: PulsarSettings = PulsarSettings()
-    partitions: int = Field(default=4, ge=1, le=128, description="partitions of a topic when it is made")
+    partitions: int = Field(default=8, ge=1, le=128, description="partitions of a topic when it is made")
     lease_s: float = Field(default=10.0, gt=0, description="seconds of silence until a consumer counts as dead")
     retention_hours: int = Field(default=24, ge=1, description="how long what everybody has read is kept")
 
