@@ -50,7 +50,7 @@ _HISTORY_POLL_S = 0.05
 _ANOTHER_MAY = frozenset(
     ("no_usable_key", "unknown_model", "unsupported", "context_length_exceeded", "request_too_large")
 )
-"""Why a backend refuses what another one may take."""
+"""Why a backend refuses what another one may take. Whose own keys are refused has to hear of it."""
 
 
 class Stop(Enum):

@@ -18,7 +18,7 @@ from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
 from event_schemas.envelope import PLATFORM
 from workers.breaker import Breaker
-from workers.inference.port import Limits
+from workers.inference.port import Limits, RequestRefused
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +138,12 @@ class Keys:
         """Nobody has a key here, neither the platform nor any tenant."""
         return len(self._rings) == 1 and not self._rings[PLATFORM].keys
 
-    def why_none_is_usable(self, tenant_id: UUID) -> str:
-        """What to tell where ``take`` says that this tenant's keys are refused, or that there are none."""
+    def refusal(self, tenant_id: UUID) -> RequestRefused:
+        """What to end with where ``take`` says that this tenant's keys are refused, or that there are none."""
+        own = self._of(tenant_id).owner != PLATFORM
+        return RequestRefused("own_keys_refused" if own else "no_usable_key", self._why_none_is_usable(tenant_id))
+
+    def _why_none_is_usable(self, tenant_id: UUID) -> str:
         ring, pool = self._of(tenant_id), repr(self._pool_name)
         if ring.owner == PLATFORM and not ring.keys:
             return f"the platform has no key for pool {pool}: give the pool `keys`, or add one of the tenant's own"

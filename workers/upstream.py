@@ -151,7 +151,7 @@ class Upstream:
         if not full.refused:
             return NoRoom(full)
         assert self._keys is not None, "what needs no key is never refused one"
-        return RequestRefused("no_usable_key", self._keys.why_none_is_usable(tenant_id))
+        return self._keys.refusal(tenant_id)
 
     async def _ask(self, request: InferenceRequest, permit: Permit | None) -> AsyncGenerator[Item]:
         """One request. What it says of the pool counts for all that come after it."""

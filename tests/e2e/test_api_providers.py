@@ -83,7 +83,9 @@ async def world(tmp_path: Path, short_folder: Path) -> AsyncIterator[World]:
             "fallbacks": [],
             "requests_per_minute": PER_MINUTE,
         }
-        up = Up(short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool, "spare": spare, "limited": limited}))
+        up = Up(
+            short_folder / "providers", PARLEY_POOLS=json.dumps({"cloud": pool, "spare": spare, "limited": limited})
+        )
         try:
             up.start()
             await asyncio.to_thread(up.ready)
@@ -229,7 +231,7 @@ async def test_keys_come_and_go_while_it_runs(world: World) -> None:
     # One that the provider refuses is the tenant's affair: its prompts end and say so, its log tells it.
     world.server.add_key(secret, status="revoked")
     ended = await world.answered({"input": "one"}, acme)
-    assert (ended["status"], ended["reason"]) == ("failed", "no_usable_key")
+    assert (ended["status"], ended["reason"]) == ("failed", "own_keys_refused")
     assert "the tenant's own keys for pool 'cloud'" in ended["detail"]
     (news,) = await eventually(lambda: acme.events(type="provider_key.set_aside.v1"), len)
     assert (news["data"]["key_id"], news["data"]["pool"]) == (added.json()["fingerprint"], "cloud")

@@ -257,7 +257,7 @@ async def test_a_tenants_key_that_is_refused_is_the_tenants_affair(world: World)
     for _ in range(2):
         with pytest.raises(RequestRefused, match="none of the tenant's own keys for pool") as refused:
             await pool.ask(ADA)
-        assert refused.value.reason == "no_usable_key"
+        assert refused.value.reason == "own_keys_refused"
         assert "retire them all" in str(refused.value)
     ((owner, news),) = pool.news
     assert (owner, news.key_id, news.pool) == (ADA, ProviderKey.of("wrong").id, pool.name)
