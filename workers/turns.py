@@ -92,7 +92,7 @@ class Turns:
         self._watch(loop)
 
     def reopen(self) -> None:
-        """There may be room in any ring of keys again."""
+        """Keys were added or retired: there may be room in any ring again."""
         self._closed.clear()
         self._watch(asyncio.get_running_loop())
         self._serve()

@@ -64,6 +64,7 @@ class Worker:
     ) -> None:
         self._name = name
         self._turns = Turns(slots)
+        self.keys_changed = self._turns.reopen
         self._free = slots
         self._without_room = 0
         self._settings = settings
@@ -104,10 +105,6 @@ class Worker:
     def wake(self, conversation_id: UUID) -> None:
         """A generation of this conversation ended; what waits for it may ask again."""
         self._held.wake(conversation_id)
-
-    def keys_changed(self) -> None:
-        """Provider keys were added or retired; what waits for room may ask again."""
-        self._turns.reopen()
 
     async def _receive(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
@@ -155,8 +152,7 @@ class Worker:
 
     async def _deliver(self, delivery: Delivery) -> None:
         tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)
-        pause_s = _FIRST_PAUSE_S
-        in_vain = False
+        pause_s, in_vain = _FIRST_PAUSE_S, False
         while True:
             ring = self._ports.upstream.ring_of(tenant_id)
             with self.waiting.since(delivery.envelope.time):
@@ -179,8 +175,7 @@ class Worker:
                 self._turns.free()
             if outcome is True:
                 return
-            in_vain = isinstance(outcome, Full)
-            if isinstance(outcome, Full):
+            if in_vain := isinstance(outcome, Full):
                 if ring == self._ports.upstream.ring_of(tenant_id):  # else it was another one that had no room
                     self._turns.close(ring, outcome.wait_s)
             else:
