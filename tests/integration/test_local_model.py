@@ -105,12 +105,12 @@ async def test_a_cancelled_prompt_stops_in_mid_prompt(packaged_model: Path) -> N
     reading = [asyncio.ensure_future(anext(one)) for one in items]
     for _ in range(8):
         await asyncio.sleep(0)
-    assert len(backend._streams) == 2
+    assert len(backend._slots._streams) == 2
     for one in reading:
         one.cancel()
     await asyncio.gather(*reading, return_exceptions=True)
     async with asyncio.timeout(DEADLINE_S):
-        await backend._idle.wait()
+        await backend._slots._idle.wait()
     await backend.close()
 
 

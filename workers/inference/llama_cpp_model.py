@@ -25,7 +25,8 @@ from workers.inference.engine_stream import Receive
 from workers.inference.llamacpp import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from workers.inference.port import BackendUnavailable, InferenceRequest, Progress, RequestRefused
 from workers.inference.stop_strings import StopCut
-from workers.inference.threaded import Counts, most_tokens
+from workers.inference.text_request import context_length_exceeded, most_tokens
+from workers.inference.threaded import Counts
 
 # The engine's log carries prompts. It keeps this callback as long as the process lives, and ctypes doesn't.
 _NO_LOG = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -83,7 +84,10 @@ class LlamaCppModel:
     def complete(self, request: InferenceRequest, counts: Counts, receive: Receive) -> None:
         prompt = self._prompt(request.messages)
         counts.input_tokens = len(prompt)
-        limit = most_tokens(request, len(prompt), window=self._window, chat_template=self.chat_template)
+        if len(prompt) >= self._window:
+            raise context_length_exceeded(len(prompt), self._window)
+        wanted = most_tokens(request, window=self._window, chat_template=self.chat_template)
+        limit = min(wanted, self._window - len(prompt))
         context = self._contexts.pop()
         sampler = self._sampler(request.parameters)
         try:

@@ -10,21 +10,18 @@ runs.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from workers.inference.engine_options import EngineOptions, usable_cores
-from workers.inference.engine_stream import EngineStream
+from workers.inference.engine_slots import EngineSlots
 from workers.inference.gguf import GgufHeader, ModelError, read_header
 from workers.inference.llamacpp_wire import (
     Ending,
-    context_length_exceeded,
     engine_error,
     engine_failure,
     read_chunk,
@@ -39,6 +36,7 @@ from workers.inference.port import (
     Item,
     Progress,
 )
+from workers.inference.text_request import context_length_exceeded
 
 # The engine looks at a cancellation between two batches, so on a CPU a batch has to be short: 32 tokens of a small
 # model take 0.1 s on two cores, and prompts are not read measurably slower than with the engine's default of 2048.
@@ -46,7 +44,6 @@ CPU_BATCH_TOKENS = 32
 GPU_BATCH_TOKENS = 512
 
 _READ_BYTES = 16 * 1024 * 1024
-_EXIT_WAIT_S = 2.0
 
 
 class LlamaCppBackend:
@@ -70,7 +67,7 @@ class LlamaCppBackend:
     ) -> None:
         self._model_file = model_file
         self._slot_count = slots
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = EngineSlots(slots)
         self._wanted_window = context_window
         self._options = options
         self._gpu_layers = 0 if options.gpus == () else gpu_layers
@@ -78,10 +75,6 @@ class LlamaCppBackend:
         self._window = 0
         self._chat_template = False
         self._server: Any = None
-        self._open = False
-        self._streams: set[EngineStream] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def context_window(self) -> int:
@@ -94,7 +87,7 @@ class LlamaCppBackend:
 
         The wheel holds the interpreter while it builds the engine, so the loop stands still for that part of it.
         """
-        if self._open:
+        if self._server is not None:
             raise RuntimeError("the backend is already started")
         try:
             header = await asyncio.to_thread(read_header, self._model_file)
@@ -103,15 +96,13 @@ class LlamaCppBackend:
             raise BackendUnavailable("model_unusable", str(error)) from error
         self._chat_template = header.chat_template
         self._server = await asyncio.to_thread(self._load, header, progress)
-        self._open = True
-        # An engine thread that the interpreter's end finds in the engine aborts the process.
-        atexit.register(self._abandon)
+        self._slots.open()
         progress("the model is loaded", 1.0)
 
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
-        self._check_open()
+        self._slots.check_open()
         body = request_body(request, window=self._window, chat_template=self._chat_template)
-        stream = await self._begin(body)
+        stream = await self._slots.begin(lambda receive: self._complete(body, receive))
         try:
             ending = Ending()
             at_start = not self._chat_template
@@ -130,28 +121,10 @@ class LlamaCppBackend:
             stream.stop()
 
     async def close(self) -> None:
-        self._open = False
-        for stream in self._streams:
-            stream.stop()
-        await self._idle.wait()
-        atexit.unregister(self._abandon)
+        await self._slots.close()
         # Letting the engine go waits for its own threads.
         engines, self._server = [self._server], None
         await asyncio.to_thread(engines.clear)
-
-    async def _begin(self, body: bytes) -> EngineStream:
-        await self._slots.acquire()
-        try:
-            self._check_open()
-            stream = EngineStream(lambda receive: self._complete(body, receive), self._ended)
-            stream.start()
-        except BaseException:
-            self._slots.release()
-            raise
-        # From here on the slot is the thread's: it is free once the engine has let go of it.
-        self._streams.add(stream)
-        self._idle.clear()
-        return stream
 
     def _finished(self, ending: Ending, failure: Exception | None) -> Finished:
         if failure is not None:
@@ -159,7 +132,7 @@ class LlamaCppBackend:
             raise engine_failure(failure, begun=begun) from None
         if ending.error is not None:
             raise engine_error(ending.error, self._window)
-        self._check_open()
+        self._slots.check_open()
         if ending.finish_reason is None or ending.output_tokens is None:
             raise BackendUnavailable("engine_lost", "the engine ended the answer without saying how")
         return Finished(ending.finish_reason, ending.input_tokens, ending.output_tokens)
@@ -169,24 +142,6 @@ class LlamaCppBackend:
             self._server.handle_chat_completions(body.decode(), receive)
         else:
             self._server.handle_completions(body.decode(), receive)
-
-    def _ended(self, stream: EngineStream) -> None:
-        self._streams.discard(stream)
-        self._slots.release()
-        if not self._streams:
-            self._idle.set()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise BackendUnavailable("engine_closed", "the engine is not running; it was closed or never started")
-
-    def _abandon(self) -> None:
-        streams = list(self._streams)
-        for stream in streams:
-            stream.stop()
-        deadline = time.monotonic() + _EXIT_WAIT_S
-        for stream in streams:
-            stream.join(max(0.0, deadline - time.monotonic()))
 
     def _load(self, header: GgufHeader, progress: Progress) -> Any:
         name = self._model_file.name

@@ -10,6 +10,7 @@ import orjson
 
 from workers.inference import transcript
 from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, RequestRefused
+from workers.inference.text_request import check_text_request, context_length_exceeded, most_tokens
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +28,16 @@ class Ending:
     error: dict[str, Any] | None = None
 
 
-_BASE_MODEL_TOKENS = 512
-"""Longest answer of a model without a chat template where the prompt says nothing: such a model was never taught to
-end, and would fill its whole window."""
-
-
 def request_body(request: InferenceRequest, *, window: int, chat_template: bool) -> bytes:
     """The request as the engine's JSON. Raises RequestRefused."""
     parameters = request.parameters
-    if parameters.max_tokens is not None and parameters.max_tokens < 1:
-        raise RequestRefused("invalid_request", f"max_tokens is {parameters.max_tokens}; ask for at least 1")
-    if any(message.images or message.tool_calls or message.tool_call_id for message in request.messages):
-        # A prompt that brings such is refused at the door; a conversation may have it from another model.
-        raise RequestRefused(
-            "unsupported_by_model", "the conversation has images or tool calls, which it does not take"
-        )
+    check_text_request(request)
     body: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_progress": True,  # a sign of life a batch, at which a cancellation can be answered
         "cache_prompt": False,
-        "max_tokens": min(parameters.max_tokens or (window if chat_template else _BASE_MODEL_TOKENS), window),
+        "max_tokens": most_tokens(request, window=window, chat_template=chat_template),
     }
     for name in _SAMPLING:
         value = getattr(parameters, name)
@@ -116,8 +106,3 @@ def _refused(kind: str) -> RequestRefused:
         f"the engine refused the request ({kind}): a parameter is out of range, or the model's chat template does not "
         "take these messages in this order",
     )
-
-
-def context_length_exceeded(tokens: int | None, window: int) -> RequestRefused:
-    counted = "more tokens than fit" if tokens is None else f"{tokens} tokens"
-    return RequestRefused("context_length_exceeded", f"the prompt has {counted}, the context window {window}")

@@ -19,12 +19,8 @@ from workers.inference.port import (
     InferenceRequest,
     Item,
     Progress,
-    RequestRefused,
 )
-
-BASE_MODEL_TOKENS = 512
-"""Longest answer of a model without a chat template where the prompt says nothing: such a model was never taught to
-end, and would fill its whole window."""
+from workers.inference.text_request import check_text_request
 
 
 @dataclass(slots=True)
@@ -87,7 +83,7 @@ class ThreadedBackend(ABC):
 
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._slots.check_open()
-        _check(request)
+        check_text_request(request)
         model, counts = self._model, Counts()
         assert model is not None
         stream = await self._slots.begin(lambda receive: model.complete(request, counts, receive))
@@ -111,25 +107,3 @@ class ThreadedBackend(ABC):
         model, self._model = self._model, None
         if model is not None:
             await asyncio.to_thread(model.close)
-
-
-def most_tokens(request: InferenceRequest, input_tokens: int, *, window: int, chat_template: bool) -> int:
-    """The longest answer to a prompt of so many tokens. Raises RequestRefused ``context_length_exceeded``."""
-    if input_tokens >= window:
-        raise RequestRefused(
-            "context_length_exceeded", f"the prompt has {input_tokens} tokens, the context window {window}"
-        )
-    wanted = request.parameters.max_tokens or (window if chat_template else BASE_MODEL_TOKENS)
-    return min(wanted, window - input_tokens)
-
-
-def _check(request: InferenceRequest) -> None:
-    """Raises RequestRefused ``invalid_request``, ``unsupported_by_model``."""
-    limit = request.parameters.max_tokens
-    if limit is not None and limit < 1:
-        raise RequestRefused("invalid_request", f"max_tokens is {limit}; ask for at least 1")
-    if any(message.images or message.tool_calls or message.tool_call_id for message in request.messages):
-        # A prompt that brings such is refused at the door; a conversation may have it from another model.
-        raise RequestRefused(
-            "unsupported_by_model", "the conversation has images or tool calls, which it does not take"
-        )

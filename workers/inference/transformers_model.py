@@ -31,7 +31,8 @@ from workers.inference.engine_stream import Receive
 from workers.inference.model_files import DEFAULT_CONTEXT_WINDOW
 from workers.inference.port import BackendUnavailable, InferenceRequest, RequestRefused
 from workers.inference.stop_strings import StopCut
-from workers.inference.threaded import Counts, most_tokens
+from workers.inference.text_request import context_length_exceeded, most_tokens
+from workers.inference.threaded import Counts
 
 _SEEDS = 2**63
 
@@ -99,7 +100,10 @@ class TransformersModel:
     def complete(self, request: InferenceRequest, counts: Counts, receive: Receive) -> None:
         prompt = self._prompt(request.messages)
         counts.input_tokens = len(prompt)
-        limit = most_tokens(request, len(prompt), window=self._window, chat_template=self.chat_template)
+        if len(prompt) >= self._window:
+            raise context_length_exceeded(len(prompt), self._window)
+        wanted = most_tokens(request, window=self._window, chat_template=self.chat_template)
+        limit = min(wanted, self._window - len(prompt))
         stops = request.parameters.stop
         cut = StopCut(stops if self.chat_template else (*transcript.STOP_STRINGS, *stops))
         self._running.receive = receive
