@@ -40,6 +40,8 @@ ENDED = "generations:ended"
 _MOST_HELD = 256
 _MOST_OF_A_TENANT = 64
 _FLOOD_PAUSE_S = 5.0
+_MOST_PUT_BACK = 1024
+"""At a time; else a backlog of one tenant would be received and put back all the time, to no end."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 
@@ -67,6 +69,7 @@ class Worker:
         self.keys_changed = self._turns.reopen
         self._free = slots
         self._without_room = 0
+        self._put_back = 0
         self._settings = settings
         self._claims = claims
         self._consumer = consumer
@@ -116,7 +119,7 @@ class Worker:
     async def _receive_until(self, stopping: asyncio.Task[bool]) -> None:
         while not stopping.done():
             self._room.clear()
-            if self._free <= 0:
+            if self._free <= 0 or self._put_back >= _MOST_PUT_BACK:
                 await _first(stopping, asyncio.create_task(self._room.wait()))
                 continue
             receiving = asyncio.create_task(self._consumer.receive(limit=self._free))
@@ -140,15 +143,24 @@ class Worker:
             await insist(lambda: dead_letter(self._ports.publisher, message, reason))
             return await self._ack(message)
         if len(self._held) + self._without_room >= _MOST_HELD:
-            return await self._consumer.nack(message, delay=_LONGEST_PAUSE_S)
+            return await self._come_again(message, _LONGEST_PAUSE_S)
         if self._turns.waiting(delivery.facts.tenant_id) >= _MOST_OF_A_TENANT:
             # A flood must not fill the places of others, and comes back when some of it may have gone.
-            return await self._consumer.nack(message, delay=random.uniform(0.5, 1.5) * _FLOOD_PAUSE_S)
+            return await self._come_again(message, random.uniform(0.5, 1.5) * _FLOOD_PAUSE_S)
         self._free -= 1
         task = asyncio.create_task(self._deliver(delivery))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
         return None
+
+    async def _come_again(self, message: Message, delay: float) -> None:
+        self._put_back += 1
+        asyncio.get_running_loop().call_later(delay, self._comes)
+        await self._consumer.nack(message, delay=delay)
+
+    def _comes(self) -> None:
+        self._put_back -= 1
+        self._room.set()
 
     async def _deliver(self, delivery: Delivery) -> None:
         tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+import workers.worker
+from backplane.adapters.postgres_bus.shared import SharedConsumer
 from backplane.adapters.redis.key_room import RedisKeyRoom
+from backplane.ports.bus import Message
 from backplane.settings.pools import PoolSettings
 from event_schemas.generation import (
     AttemptLost,
@@ -144,3 +148,28 @@ async def test_a_provider_that_breaks_off_makes_another_attempt_and_each_is_coun
     assert ended.attempt == 2
     (row,) = await scene.world.owner.fetch("SELECT count(*) AS lost FROM control.outbox")
     assert row["lost"] == 1
+
+
+async def test_a_flood_is_not_received_and_put_back_all_the_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back: list[tuple[float, float]] = []
+    nack = SharedConsumer.nack
+
+    async def noted(self: SharedConsumer, message: Message, *, delay: float = 0.0) -> None:
+        began = time.monotonic()
+        put_back.append((began, began + delay))
+        await nack(self, message, delay=delay)
+
+    monkeypatch.setattr(SharedConsumer, "nack", noted)
+    for name, value in (("_MOST_OF_A_TENANT", 2), ("_FLOOD_PAUSE_S", 0.3), ("_MOST_PUT_BACK", 8)):
+        monkeypatch.setattr(workers.worker, name, value)
+    await scene.room.rest(scene.ring, ProviderKey.of("a").id, 60, "rate_limited")
+    for _ in range(60):
+        await scene.world.submit(prompt())
+    await scene.worker("w")
+
+    async def went_round() -> bool:
+        return len(put_back) > 80
+
+    await scene.world.until(went_round, "what was put back came again")
+    at_a_time = max(sum(began <= at < ends for began, ends in put_back) for at, _ in put_back)
+    assert at_a_time < 8 + 8, "as many as were let in, and what was received with the last of them"
