@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, final
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from event_schemas.logprobs import TokenLogprob
 from event_schemas.payload import Content
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -108,8 +109,24 @@ class ToolCallPiece(TypedDict):
     name: NotRequired[str]
 
 
-Piece: TypeAlias = Annotated[str | ReasoningPiece | ToolCallPiece, Field(union_mode="left_to_right")]
-"""One delta of an answer; a string is a piece of its text. Plain JSON, since it is made and read for every token."""
+@final
+class TextPiece(TypedDict):
+    """A piece of the answer's text whose tokens' logprobs were asked for."""
+
+    text: str
+    logprobs: list[TokenLogprob]
+
+
+BarePiece: TypeAlias = Annotated[str | ReasoningPiece | ToolCallPiece, Field(union_mode="left_to_right")]
+"""One delta of an answer without logprobs, as events have it; a string is a piece of its text."""
+
+Piece: TypeAlias = BarePiece | TextPiece
+"""One delta of an answer. Plain JSON, since it is made and read for every token."""
+
+Logprobs: TypeAlias = Annotated[
+    tuple[list[TokenLogprob], ...],
+    Field(description="of the tokens of each delta, where they were asked for; else none at all"),
+]
 
 Length: TypeAlias = Annotated[int | tuple[int, int], Field(union_mode="left_to_right")]
 """Code points of one delta: a number for text, else ``(tool call, length)``, where tool call -1 is reasoning."""
@@ -127,9 +144,10 @@ class AnswerContent(Content):
     )
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: Logprobs = ()
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece]) -> AnswerContent:
+    def of(cls, pieces: Sequence[Piece]) -> AnswerContent:
         """What ``pieces`` are together. The first piece of a tool call has its id and name."""
         text: list[str] = []
         reasoning: list[str] = []
@@ -139,6 +157,9 @@ class AnswerContent(Content):
             if isinstance(piece, str):
                 text.append(piece)
                 lengths.append(len(piece))
+            elif "text" in piece:
+                text.append(piece["text"])
+                lengths.append(len(piece["text"]))
             elif "reasoning" in piece:
                 reasoning.append(piece["reasoning"])
                 lengths.append((_REASONING, len(piece["reasoning"])))
@@ -152,19 +173,25 @@ class AnswerContent(Content):
             delta_lengths=tuple(lengths),
             reasoning="".join(reasoning),
             tool_calls=tuple(ToolCall(id=id, name=name, arguments="".join(said)) for id, name, said in calls),
+            logprobs=logprobs_of(pieces),
         )
 
     @property
     def pieces(self) -> list[Piece]:
         """The deltas that it came in."""
-        return pieces(self.text, self.delta_lengths, self.reasoning, [call.model_dump() for call in self.tool_calls])
+        calls = [call.model_dump() for call in self.tool_calls]
+        return pieces(self.text, self.delta_lengths, self.reasoning, calls, self.logprobs)
 
 
 def pieces(
-    text: str, lengths: Sequence[Length], reasoning: str = "", tool_calls: Sequence[dict[str, str]] = ()
+    text: str,
+    lengths: Sequence[Length],
+    reasoning: str = "",
+    tool_calls: Sequence[dict[str, str]] = (),
+    logprobs: Sequence[list[TokenLogprob]] = (),
 ) -> list[Piece]:
     """The deltas of an answer whose parts stand by themselves, as they do in a read model."""
-    found: list[Piece] = []
+    found: list[BarePiece] = []
     said = {_REASONING: reasoning, **{number: call["arguments"] for number, call in enumerate(tool_calls)}}
     read = dict.fromkeys(said, 0)
     begun: set[int] = set()
@@ -186,9 +213,32 @@ def pieces(
             begun.add(source)
             call = tool_calls[source]
             found.append({"tool_call": source, "id": call["id"], "name": call["name"], "arguments": words})
-    return found
+    return with_logprobs(found, logprobs)
+
+
+def bare(piece: Piece) -> BarePiece:
+    """``piece`` without its logprobs."""
+    return piece["text"] if isinstance(piece, dict) and "text" in piece else piece
+
+
+def logprobs_of(said: Sequence[Piece]) -> Logprobs:
+    """Those of each piece's tokens; nothing where no piece has any."""
+    if dict not in map(type, said):
+        return ()
+    found = tuple(piece["logprobs"] if isinstance(piece, dict) and "text" in piece else [] for piece in said)
+    return found if any(found) else ()
+
+
+def with_logprobs(said: Sequence[BarePiece], logprobs: Sequence[list[TokenLogprob]]) -> list[Piece]:
+    """``said`` with what ``logprobs_of`` took from it."""
+    if not logprobs:
+        return [*said]
+    return [
+        {"text": piece, "logprobs": tokens} if tokens and isinstance(piece, str) else piece
+        for piece, tokens in zip(said, logprobs, strict=True)
+    ]
 
 
 def text_of(said: Iterable[Piece]) -> str:
     """The text of an answer, without what was thought and which tools were asked for."""
-    return "".join(piece for piece in said if isinstance(piece, str))
+    return "".join([piece if isinstance(piece, str) else str(piece.get("text", "")) for piece in said])

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from event_schemas.chat import AnswerContent, ChatMessage, NamedTool, Piece, ResponseFormat, Tool
+from event_schemas.chat import (
+    AnswerContent,
+    BarePiece,
+    ChatMessage,
+    Logprobs,
+    NamedTool,
+    Piece,
+    ResponseFormat,
+    Tool,
+    bare,
+    logprobs_of,
+    with_logprobs,
+)
 from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage
 from event_schemas.share import Share
 
@@ -31,6 +44,8 @@ class Parameters(BaseModel):
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = Field(default=None, description="may ask for several tools at once")
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    logprobs: bool = Field(default=False, description="say how likely the model held each token")
+    top_logprobs: int | None = Field(default=None, description="and so many of the likeliest in its place")
 
 
 class PromptContent(Content):
@@ -176,7 +191,18 @@ class AttemptLost(AboutGeneration):
 
 
 class TokensContent(Content):
-    deltas: tuple[Piece, ...]
+    deltas: tuple[BarePiece, ...]
+    logprobs: Logprobs = ()
+
+    @classmethod
+    def of(cls, said: Sequence[Piece]) -> TokensContent:
+        logprobs = logprobs_of(said)
+        return cls(deltas=tuple([bare(piece) for piece in said]) if logprobs else tuple(said), logprobs=logprobs)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The deltas with their logprobs."""
+        return with_logprobs(self.deltas, self.logprobs)
 
 
 class TokensEmitted(AboutGeneration):

@@ -36,6 +36,7 @@ TABLE = Table(
         "tool_call_id": "text",
         "reasoning": "text",
         "delta_lengths": "jsonb",
+        "logprobs": "jsonb",
         "status": "text",
         "model": "text",
         "served_model": "text",
@@ -48,7 +49,7 @@ TABLE = Table(
     selected_by=("conversation_id",),
 )
 
-_WRITTEN = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths")
+_WRITTEN = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths", "logprobs")
 """What is erased with the conversation."""
 
 COMPLETE = "complete"
@@ -151,6 +152,7 @@ def _answered(key: Key, row: Row | None, stage: _Stage, time: datetime) -> Row:
                 "reasoning": stage.content.reasoning or None,
                 "served_model": stage.served and stage.served.model,
                 "delta_lengths": list(stage.content.delta_lengths),
+                "logprobs": list(stage.content.logprobs) or None,
             }
 
 

@@ -59,7 +59,7 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, generation: Row | No
         "generation_id": tokens.generation_id,
         "attempt": tokens.attempt,
         "first_seq": tokens.first_seq,
-        "deltas": list(tokens.content.deltas),
+        "deltas": tokens.content.pieces,
     }
 
 

@@ -92,7 +92,13 @@ def _started(row: Row) -> Iterator[Frame]:
 
 def finished_tokens(row: Row, after: int) -> Iterator[Frame]:
     """The deltas of a finished answer that follow seq ``after``, as they were written, many to a frame."""
-    written = pieces(row["content"] or "", row["delta_lengths"] or (), row["reasoning"] or "", row["tool_calls"] or ())
+    written = pieces(
+        row["content"] or "",
+        row["delta_lengths"] or (),
+        row["reasoning"] or "",
+        row["tool_calls"] or (),
+        row["logprobs"] or (),
+    )
     for first in range(after, len(written), MOST_DELTAS):
         deltas = written[first : first + MOST_DELTAS]
         yield Frame(Kind.TOKEN, row["attempt"], first + len(deltas), deltas)

@@ -105,8 +105,9 @@ async def stream_generation(
     `queued` comes with `ahead` and `estimated_wait_s`, as `queue` of the generation has them, where it waits already.
 
     An event's `id` is a cursor: a stream that is taken up with it goes on exactly after that event. `token` carries
-    one or more deltas of the model; `seq` counts them from 1 in each attempt, and is that of the last one. After
-    `restarted` everything that was seen of the answer is void, and it begins anew. Disconnecting cancels nothing.
+    one or more deltas of the model, with the `logprobs` of their tokens where those were asked for; `seq` counts deltas
+    from 1 in each attempt, and is that of the last one. After `restarted` everything that was seen of the answer is
+    void, and it begins anew. Disconnecting cancels nothing.
     """
     ports = _ports(request)
     given = last_event_id or after

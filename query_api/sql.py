@@ -53,7 +53,7 @@ _GENERATION = f"""
     SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.metadata, g.finish_reason, g.reason,
            g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
            g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
-           g.ended_at, m.content, m.tool_calls, m.reasoning, {_PLACE}
+           g.ended_at, m.content, m.tool_calls, m.reasoning, m.logprobs, {_PLACE}
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     WHERE NOT EXISTS (
@@ -69,7 +69,8 @@ async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) ->
 _STANDING = f"""
     SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
            g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool, g.served_model,
-           m.content, m.reasoning, m.tool_calls, m.delta_lengths, {_PLACE}, g.is_mine AND NOT EXISTS (
+           m.content, m.reasoning, m.tool_calls, m.delta_lengths, m.logprobs, {_PLACE},
+           g.is_mine AND NOT EXISTS (
              SELECT FROM read_models.conversations c
              WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted) AS is_visible
     FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine

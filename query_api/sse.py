@@ -26,10 +26,16 @@ def encode(step: Step) -> bytes:
 
 def _token(deltas: Sequence[Piece]) -> dict[str, Any]:
     body: dict[str, Any] = {"text": text_of(deltas)}
-    reasoning = "".join(piece["reasoning"] for piece in deltas if isinstance(piece, dict) and "reasoning" in piece)
-    calls = [piece for piece in deltas if isinstance(piece, dict) and "tool_call" in piece]
+    others = [piece for piece in deltas if not isinstance(piece, str)]
+    if not others:
+        return body
+    reasoning = "".join(piece["reasoning"] for piece in others if "reasoning" in piece)
+    calls = [piece for piece in others if "tool_call" in piece]
+    logprobs = [token for piece in others if "text" in piece for token in piece["logprobs"]]
     if reasoning:
         body["reasoning"] = reasoning
     if calls:
         body["tool_calls"] = calls
+    if logprobs:
+        body["logprobs"] = logprobs
     return body

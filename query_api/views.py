@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backplane.ports.database import Row
 from event_schemas.chat import Part, Role
 from event_schemas.generation import FinishReason
+from event_schemas.logprobs import TokenLogprob
 from query_api.record import money, served
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -87,6 +88,9 @@ class GenerationView(_View):
     )
     tool_calls: list[ToolCallView] | None = Field(description="what tools it asks for; null: none")
     reasoning: str | None = Field(description="what the model thought, where it says so", examples=[None])
+    logprobs: list[TokenLogprob] | None = Field(
+        description="how likely the model held each token of `content`, where that was asked for; null: it was not"
+    )
     finish_reason: FinishReason | None = Field(
         description="of a completed one: it came to its end, to the limit of tokens, asks for tools, or was filtered by"
         " the provider",
@@ -126,6 +130,7 @@ class GenerationView(_View):
                 "usage": usage if used else None,
                 "served": served(row),
                 "queue": row["queue"] and asdict(row["queue"]),
+                "logprobs": row["logprobs"] and [token for tokens in row["logprobs"] for token in tokens],
                 "stream_url": f"/v1/generations/{row['id']}/stream",
             }
         )

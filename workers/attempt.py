@@ -225,6 +225,8 @@ class Attempt:
                         return item
                     if not isinstance(item, Limits):
                         self._take(item)
+                        if self._deltas.full:
+                            return Finished("length", None, None)
         except (BackendError, asyncio.CancelledError):
             raise
         except Exception as bug:

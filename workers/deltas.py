@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import orjson
+
+from backplane.ports.bus import MAX_MESSAGE_BYTES
 from event_schemas.chat import AnswerContent, Piece
 from workers.inference.port import Delta, Reasoning, ToolCallDelta
 
+_MOST_BYTES = MAX_MESSAGE_BYTES - 1024 * 1024
+"""Of text with its logprobs, as JSON: the event that ends an answer has all of it, and has to go over the bus."""
+
 
 class Deltas:
-    """Seqs count from 1. Nothing here is awaited, so one loop tick sees it whole."""
+    """Seqs count from 1. Nothing here is awaited, so one loop tick sees it whole.
+
+    ``full``: no more text with logprobs goes into the event that will end the answer.
+    """
 
     def __init__(self) -> None:
         self._all: list[Piece] = []
         self._calls: dict[int, int] = {}
         self._emitted = 0
+        self._bytes = 0
+        self.full = False
 
     def append(self, delta: Delta | Reasoning | ToolCallDelta) -> tuple[int, Piece]:
         """Take a delta as the engine gave it. Returns its seq, and the piece of the answer that it is.
@@ -22,6 +33,10 @@ class Deltas:
         piece: Piece
         if type(delta) is Delta:
             piece = _storable(delta.text)
+            if delta.logprobs:
+                piece = {"text": piece, "logprobs": [*delta.logprobs]}
+                self._bytes += len(orjson.dumps(piece))
+                self.full = self._bytes > _MOST_BYTES
         elif isinstance(delta, Reasoning):
             piece = {"reasoning": _storable(delta.text)}
         else:

@@ -75,7 +75,7 @@ class Facts:
                 generation_id=self._prompt.generation_id,
                 attempt=attempt,
                 first_seq=first_seq,
-                content=TokensContent(deltas=deltas),
+                content=TokensContent.of(deltas),
             )
         )
 

@@ -31,6 +31,7 @@ from backplane.settings import Settings
 from backplane.telemetry.readiness import Readiness
 from backplane.web.application import make_application
 from backplane.web.gathering import GatheringProtocol
+from event_schemas.chat import Piece
 from event_schemas.control_plane import KeyRole
 from event_schemas.topics import all_topics
 from query_api.following import Pace
@@ -160,7 +161,8 @@ async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
         "attempt": 0,
         "created_at": NOW,
     }
-    said = {name: columns.pop(name, None) for name in ("content", "reasoning", "tool_calls", "delta_lengths")}
+    contents = ("content", "reasoning", "tool_calls", "delta_lengths", "logprobs")
+    said = {name: columns.pop(name, None) for name in contents}
     if "input_tokens" in columns:
         row |= {"cached_input_tokens": 0, "reasoning_tokens": 0}
     row |= columns
@@ -184,7 +186,7 @@ async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
     return made
 
 
-async def batch(world: World, owner: Caller, generation_id: UUID, attempt: int, first_seq: int, *deltas: str) -> None:
+async def batch(world: World, owner: Caller, generation_id: UUID, attempt: int, first_seq: int, *deltas: Piece) -> None:
     await world.insert(
         "token_batches",
         generation_id=generation_id,

@@ -19,6 +19,9 @@ from event_schemas.topics import CONTROL, EVENTS, commands
 from tests.conftest import TestDatabase, ValkeyServer
 from tests.integration.query_world import NOW, Caller, World, generation, serving
 
+HELLO = {"token": "Hello", "logprob": -0.25, "top_logprobs": [{"token": "\ufffd", "logprob": -3.5, "bytes": [195]}]}
+THERE = {"token": " the", "logprob": -1e-7, "top_logprobs": []}
+
 
 @pytest.fixture
 async def world(database: TestDatabase, valkey_server: ValkeyServer) -> AsyncIterator[World]:
@@ -74,6 +77,7 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
         reasoning="hm",
         tool_calls=[{"id": "c1", "name": "look", "arguments": "{}"}],
         delta_lengths=[(-1, 2), 5, 6, (0, 2)],
+        logprobs=[[], [HELLO], [THERE, THERE], []],
     )
     response = await member.get(f"/v1/generations/{generation_id}")
     assert response.status_code == 200
@@ -89,6 +93,7 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
     assert answer["served"] == {"pool": "p", "model": "real"}
     assert answer["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
     assert answer["reasoning"] == "hm"
+    assert answer["logprobs"] == [HELLO, THERE, THERE]
     assert answer["parameters"] == {"temperature": 0.5}
     assert answer["metadata"] == {"ticket": "1"}
     assert answer["message_id"] == answer["id"] == str(generation_id)

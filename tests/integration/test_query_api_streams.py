@@ -18,6 +18,8 @@ from backplane.adapters.redis.frames import stream_name
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
 from backplane.security.principal import Principal
+from event_schemas.chat import Piece
+from event_schemas.logprobs import TokenLogprob
 from event_schemas.topics import EVENTS
 from query_api import readers
 from tests.conftest import PASSWORD, ROLES, TestDatabase, ValkeyServer, start_postgres, start_valkey
@@ -211,6 +213,48 @@ async def test_tool_calls_and_reasoning_stream_as_they_were_written(world: World
     }
     (token,) = [event for event in await stream(member, generation_id, after="1-4") if event.name == "token"]
     assert token.data == {"text": "", "tool_calls": pieces, "seq": 6, "attempt": 1}
+
+
+async def test_logprobs_are_the_same_live_and_from_either_table(world: World, member: Caller) -> None:
+    tokens: list[TokenLogprob] = [
+        {"token": "Grü", "logprob": -1e-7, "top_logprobs": [{"token": "\ufffd", "logprob": -9999.0, "bytes": [195]}]},
+        {"token": "ße", "logprob": -3.4028234663852886e38, "top_logprobs": []},
+        {"token": "!", "logprob": 0.0, "top_logprobs": []},
+    ]
+    pieces: list[Piece] = [
+        {"text": "Grüße", "logprobs": tokens[:2]},
+        " an",
+        {"text": "", "logprobs": tokens[2:]},
+    ]
+    ending = Frame(Kind.COMPLETED, 1, 3, detail=COMPLETED)
+    live = await generation(world, member, status="running", attempt=1)
+    following = Following(member, live)
+    await following.until("started", "1-0")
+    for frame in (Frame(Kind.TOKEN, 1, 3, pieces), ending):
+        world.writer.append(member.tenant_id, live, frame)
+    batched = await generation(world, member, status="running", attempt=1)
+    await batch(world, member, batched, 1, 1, *pieces)
+    of_batches = Following(member, batched)
+    await of_batches.until("token", "1-3")
+    world.writer.append(member.tenant_id, batched, ending)
+    finished = await generation(
+        world,
+        member,
+        status="completed",
+        attempt=1,
+        finish_reason="stop",
+        input_tokens=1,
+        output_tokens=2,
+        usage_source="provider",
+        content="Grüße an",
+        delta_lengths=[5, 3, 0],
+        logprobs=[tokens[:2], [], tokens[2:]],
+    )
+    expected = {"text": "Grüße an", "logprobs": tokens, "seq": 3, "attempt": 1}
+    for seen in (await following.end(), await of_batches.end(), await stream(member, finished)):
+        assert [event.data for event in seen if event.name == "token"] == [expected]
+    (token,) = [event for event in await stream(member, finished, after="1-2") if event.name == "token"]
+    assert token.data == {"text": "", "logprobs": tokens[2:], "seq": 3, "attempt": 1}
 
 
 async def test_an_attempt_that_takes_over_is_told(world: World, member: Caller) -> None:

@@ -10,13 +10,14 @@ BackendError              ``reason`` is stable and goes into the record, the mes
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from event_schemas.chat import ChatMessage, ResponseFormat, Tool
 from event_schemas.generation import FinishReason, Parameters
+from event_schemas.logprobs import TokenLogprob
 
 
 class BackendError(Exception):
@@ -84,9 +85,10 @@ class Limits:
 
 
 class Delta(NamedTuple):
-    """A piece of the answer's text as the engine gave it. Never empty."""
+    """A piece of the answer's text as the engine gave it. Empty only where its tokens' logprobs come without text."""
 
     text: str
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 class Reasoning(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -116,9 +116,12 @@ class Story:
         )
 
     def tokens(self, generation_id: UUID, first_seq: int, *deltas: str, attempt: int = 1) -> AnyEnvelope:
+        return self.emitted(generation_id, first_seq, deltas, attempt=attempt)
+
+    def emitted(self, generation_id: UUID, first_seq: int, said: Sequence[Piece], *, attempt: int = 1) -> AnyEnvelope:
         return self.envelope(
             TokensEmitted(
-                generation_id=generation_id, attempt=attempt, first_seq=first_seq, content=TokensContent(deltas=deltas)
+                generation_id=generation_id, attempt=attempt, first_seq=first_seq, content=TokensContent.of(said)
             )
         )
 

@@ -172,6 +172,7 @@ def test_messages_keep_their_parts_and_what_was_asked_of_tools() -> None:
         "Once ",
         {"tool_call": 0, "id": "c2", "name": "look", "arguments": "{"},
         {"tool_call": 0, "arguments": "}"},
+        {"text": "more", "logprobs": [{"token": "more", "logprob": -0.5, "top_logprobs": []}]},
     ]
     facts = [prompt, story.started(prompt.data.generation_id), story.ended(prompt.data.generation_id, deltas=pieces)]
     rows = folded(facts)["messages"]
@@ -186,12 +187,13 @@ def test_messages_keep_their_parts_and_what_was_asked_of_tools() -> None:
     assert second["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
     assert (third["role"], third["content"], third["tool_call_id"]) == ("tool", "A cat", "c1")
     answered = rows[story.tenant_id, prompt.data.generation_id]
-    assert (answered["content"], answered["reasoning"]) == ("Once ", "hm")
+    assert (answered["content"], answered["reasoning"]) == ("Once more", "hm")
     assert answered["tool_calls"] == [{"id": "c2", "name": "look", "arguments": "{}"}]
-    assert answered["delta_lengths"] == [(-1, 2), 5, (0, 1), (0, 1)]
+    assert answered["delta_lengths"] == [(-1, 2), 5, (0, 1), (0, 1), 4]
+    assert answered["logprobs"] == [[], [], [], [], [{"token": "more", "logprob": -0.5, "top_logprobs": []}]]
     for erased in folded([*facts, story.deleted()])["messages"].values():
-        written = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths")
-        assert [erased[name] for name in written] == [None] * 6
+        written = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths", "logprobs")
+        assert [erased[name] for name in written] == [None] * 7
 
 
 @given(st.permutations(range(6)))
