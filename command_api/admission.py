@@ -25,6 +25,7 @@ _PARAMETERS: dict[str, Capability] = {
     "frequency_penalty": "penalties",
     "seed": "seed",
     "reasoning_effort": "reasoning_effort",
+    "logprobs": "logprobs",
 }
 
 
@@ -121,5 +122,5 @@ def _asked_for(body: PromptBody) -> Iterator[tuple[Capability, str, str]]:
         else:
             yield "json_schema", "body.response_format.json_schema", "a JSON schema of its answer"
     for name, value in body.parameters:
-        if name in _PARAMETERS and value is not None:
+        if name in _PARAMETERS and value is not None and value is not False:
             yield _PARAMETERS[name], f"body.parameters.{name}", f"`{name}`"

@@ -41,6 +41,18 @@ class ParametersBody(Body):
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = Field(
         None, description="how much the model thinks before it speaks"
     )
+    logprobs: bool = Field(
+        False, description="say of each token of the text how likely the model held it: its natural logarithm"
+    )
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="with `logprobs`: say so of so many of the likeliest tokens in its place, too"
+    )
+
+    @model_validator(mode="after")
+    def _top_logprobs_need_logprobs(self) -> ParametersBody:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("`top_logprobs` needs `logprobs`")
+        return self
 
 
 class PromptBody(Body):

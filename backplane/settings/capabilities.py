@@ -16,19 +16,33 @@ Capability = Literal[
     "top_k",
     "min_p",
     "penalties",  # presence_penalty, frequency_penalty
+    "logprobs",
+    "usage",  # what was used, at the end of the stream; where it is missing it is estimated
 ]
 
-_LOCAL: frozenset[Capability] = frozenset(("system", "seed", "sampling", "top_k", "min_p", "penalties"))
+_LOCAL: frozenset[Capability] = frozenset(("system", "seed", "sampling", "top_k", "min_p", "penalties", "usage"))
 _OPENAI: frozenset[Capability] = frozenset(
-    ("system", "tools", "json", "json_schema", "images", "reasoning_effort", "seed", "sampling", "penalties")
+    (
+        "system",
+        "tools",
+        "json",
+        "json_schema",
+        "images",
+        "reasoning_effort",
+        "seed",
+        "sampling",
+        "penalties",
+        "logprobs",
+        "usage",
+    )
 )
 
 _ANTHROPIC: frozenset[Capability] = frozenset(
-    ("system", "tools", "json_schema", "images", "reasoning_effort", "sampling", "top_k")
+    ("system", "tools", "json_schema", "images", "reasoning_effort", "sampling", "top_k", "usage")
 )
 
 CAPABILITIES: dict[str, frozenset[Capability]] = {
-    "xllamacpp": _LOCAL,
+    "xllamacpp": _LOCAL | {"logprobs"},
     "llama-cpp-python": _LOCAL,
     "transformers": _LOCAL,
     "scripted": _LOCAL,

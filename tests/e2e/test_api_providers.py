@@ -148,6 +148,15 @@ async def test_a_pool_of_keys_behind_a_whole_parley(world: World) -> None:
     assert [one["served_model"] for one in conversation["messages"]] == [None, "o4-mini"]
     assert len(world.server.ledger["sk-spare"].asked) == 1
 
+    # How likely each token was is told in the stream, while it comes and afterwards, and with the answer.
+    likely = await world.answered({"input": "one", "parameters": {"logprobs": True, "top_logprobs": 2}})
+    assert "".join(token["token"] for token in likely["logprobs"]) == likely["content"]
+    assert {len(token["top_logprobs"]) for token in likely["logprobs"]} == {2}
+    streamed = [event async for event in world.client.stream(likely["id"])]
+    told_tokens = [token for event in streamed for token in json.loads(event.data).get("logprobs", ())]
+    assert told_tokens == likely["logprobs"]
+    assert answers[0]["logprobs"] is None
+
     # A cancel reaches the provider.
     world.server.queue(Script(words=1000, token_s=0.02))
     accepted = (await world.client.http.post("/v1/prompts", json={"model": "fast", "input": "go on"})).json()

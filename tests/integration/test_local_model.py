@@ -145,6 +145,11 @@ async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Pat
         prompt = "<start_of_turn>user\nSay hello.<end_of_turn>\n<start_of_turn>model\n"
         _, tokens = await asyncio.to_thread(_raw, backend, {"prompt": prompt, "max_tokens": 1})
         assert finished.input_tokens == tokens
+        scored = Parameters(max_tokens=6, temperature=0, logprobs=True, top_logprobs=2)
+        said = [item async for item in backend.generate(request(user, parameters=scored)) if isinstance(item, Delta)]
+        assert said
+        for text, (token,) in said:
+            assert (token["token"], token["logprob"]) == (text, token["top_logprobs"][0]["logprob"])
         with pytest.raises(RequestRefused) as refused:
             await answer(backend.generate(request("a forbidden word")))
         assert refused.value.reason == "invalid_request"

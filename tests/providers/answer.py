@@ -84,6 +84,8 @@ class Asked:
     schema: Mapping[str, Any] | None = None
     """The answer must be JSON of this schema."""
     include_usage: bool = True
+    logprobs: int | None = None
+    """How many of the likeliest tokens it wants to see in the place of each one; None: no logprobs at all."""
 
     @property
     def input_tokens(self) -> int:
@@ -165,6 +167,21 @@ def answer(asked: Asked, script: Script, *, call_prefix: str) -> Answer:
         reasoning=sum(piece.kind == "reasoning" for piece in pieces),
     )
     return Answer(tuple(pieces), ended, stop_sequence, counted)
+
+
+def likeliest(token: str, count: int) -> list[tuple[str, float]]:
+    """``token`` with its logprob, then with theirs what else was likely in its place: ``count`` with it, at least one.
+
+    It is the likeliest.
+    """
+    dice = random.Random(token)
+    others = dice.sample([word for word in _VOCABULARY if word != token.strip()], max(count - 1, 0))
+    logprob = 0.0
+    found = []
+    for one in (token, *others):
+        logprob -= dice.uniform(0.01, 2)
+        found.append((one, logprob))
+    return found
 
 
 def least(schema: Mapping[str, Any]) -> Any:

@@ -50,7 +50,7 @@ class OpenAi:
         return data_only(frame)
 
     def body(self, answer: Answer, asked: Asked, script: Script) -> dict[str, Any]:
-        return openai_wire.body(answer, self._head(asked), script.usage)
+        return openai_wire.body(answer, asked, self._head(asked), script.usage)
 
     def stream_error(self) -> bytes:
         return f"data: {compact(openai_wire.stream_error())}\n\n".encode()

@@ -1,7 +1,7 @@
 """What OpenAI's Chat Completions API accepts.
 
 Source: API reference, "Create chat completion"; the order of tool messages: guide "Function calling". Not served, and
-refused as an invalid value: ``n`` above 1, ``logprobs``, audio, the deprecated ``functions``, custom tools.
+refused as an invalid value: ``n`` above 1, audio, the deprecated ``functions``, custom tools.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PARAMETERS: dict[str, Check] = {
     "model": text,
     "frequency_penalty": or_null(number(-2, 2)),
     "logit_bias": or_null(mapping),
-    "logprobs": or_null(lambda value: value is False),
+    "logprobs": or_null(boolean),
     "max_completion_tokens": or_null(whole(1)),
     "max_tokens": or_null(whole(1)),
     "metadata": or_null(lambda value: strings_by_name(value) and len(value) <= 16),
@@ -58,6 +58,7 @@ _PARAMETERS: dict[str, Check] = {
     "temperature": or_null(number(0, 2)),
     "tool_choice": either(one_of("none", "auto", "required"), mapping),
     "tools": lambda value: isinstance(value, list) and 1 <= len(value) <= 128,
+    "top_logprobs": or_null(whole(0, 20)),
     "top_p": or_null(number(0, 1)),
     "user": text,
     "verbosity": or_null(one_of("low", "medium", "high")),
@@ -108,6 +109,8 @@ def asked(body: Any, models: Mapping[str, Model], extra: frozenset[str], deploym
             message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
             raise _invalid("max_tokens", message)
         most = body["max_tokens"]
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        raise _invalid("top_logprobs", "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.")
     tools = _tools(body)
     stop = body.get("stop") or ()
     result = Asked(
@@ -122,6 +125,7 @@ def asked(body: Any, models: Mapping[str, Model], extra: frozenset[str], deploym
         parallel=body.get("parallel_tool_calls", True),
         schema=_schema(body.get("response_format", {"type": "text"})),
         include_usage=bool((options or {}).get("include_usage")),
+        logprobs=(body.get("top_logprobs") or 0) if body.get("logprobs") else None,
     )
     if result.input_tokens + (most or 0) > model.context:
         message = (
@@ -134,11 +138,17 @@ def asked(body: Any, models: Mapping[str, Model], extra: frozenset[str], deploym
 
 
 def _no_sampling(body: dict[str, Any]) -> None:
-    """Guide "Reasoning models": these take ``max_completion_tokens`` only, and sample as they like."""
+    """Guide "Reasoning models": these take ``max_completion_tokens`` only, sample as they like, and do not say how."""
     if body.get("max_tokens") is not None:
         message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
         raise Problem("invalid", message, "max_tokens", "unsupported_parameter")
-    for name, only in (("temperature", 1), ("top_p", 1), ("presence_penalty", 0), ("frequency_penalty", 0)):
+    for name, only in (
+        ("temperature", 1),
+        ("top_p", 1),
+        ("presence_penalty", 0),
+        ("frequency_penalty", 0),
+        ("logprobs", False),
+    ):
         if body.get(name) not in (None, only):
             message = f"Unsupported value: '{name}' does not support {body[name]} with this model."
             raise Problem("invalid", message, name, "unsupported_value")

@@ -8,10 +8,10 @@ and DeepSeek ("Thinking Mode") add.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.providers.answer import Answer, Asked, Piece
+from tests.providers.answer import Answer, Asked, Piece, likeliest
 from tests.providers.frame import Frame
 from tests.providers.limiter import Limiter, Room
 from tests.providers.problem import Kind, Problem
@@ -39,8 +39,8 @@ def frames(answer: Answer, asked: Asked, head: dict[str, Any], reported: Reporte
     base = {**head, "object": "chat.completion.chunk", "system_fingerprint": "fp_44709d6fcb"}
     usage_field = {"usage": None} if asked.include_usage else {}
 
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def chunk(delta: dict[str, Any], finish: str | None = None, said: tuple[Piece, ...] = ()) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs(said, asked.logprobs), "finish_reason": finish}
         if azure:
             choice["content_filter_results"] = _UNFILTERED if "content" in delta else {}
         return {**base, "choices": [choice], **usage_field}
@@ -52,7 +52,7 @@ def frames(answer: Answer, asked: Asked, head: dict[str, Any], reported: Reporte
     speaks = any(piece.kind == "text" for piece in answer.pieces) or not answer.calls()
     yield Frame("framing", chunk({"role": "assistant", "content": "" if speaks else None}))
     for piece in answer.pieces:
-        yield Frame("token", chunk(_delta(piece)), piece=piece)
+        yield Frame("token", chunk(_delta(piece), said=(piece,)), piece=piece)
     yield Frame("closing", chunk({}, _FINISH[answer.ended]))
     if asked.include_usage:
         last = usage(answer, reported)
@@ -60,7 +60,7 @@ def frames(answer: Answer, asked: Asked, head: dict[str, Any], reported: Reporte
     yield Frame("closing", "[DONE]")
 
 
-def body(answer: Answer, head: dict[str, Any], reported: ReportedUsage) -> dict[str, Any]:
+def body(answer: Answer, asked: Asked, head: dict[str, Any], reported: ReportedUsage) -> dict[str, Any]:
     """An answer that does not stream."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.said("text"), "refusal": None, "annotations": []}
     if reasoning := answer.said("reasoning"):
@@ -71,10 +71,28 @@ def body(answer: Answer, head: dict[str, Any], reported: ReportedUsage) -> dict[
             {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
             for call_id, name, arguments in calls
         ]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[answer.ended]}
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": logprobs(answer.pieces, asked.logprobs),
+        "finish_reason": _FINISH[answer.ended],
+    }
     return {**head, "object": "chat.completion", "choices": [choice], **usage(answer, reported)} | {
         "service_tier": "default"
     }
+
+
+def logprobs(pieces: Iterable[Piece], top: int | None) -> dict[str, Any] | None:
+    """Of the text in ``pieces``, with ``top`` of the likeliest tokens in each place; None where there are none."""
+    tokens = [likeliest(piece.text, top) for piece in pieces if piece.kind == "text"] if top is not None else []
+    if not tokens:
+        return None
+    content = [{**_logprob(*ranked[0]), "top_logprobs": [_logprob(*one) for one in ranked[:top]]} for ranked in tokens]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": [*token.encode()]}
 
 
 def usage(answer: Answer, reported: ReportedUsage) -> dict[str, Any]:

@@ -96,7 +96,13 @@ def _check(parameters: Parameters) -> None:
         )
     for name in _UNKNOWN:
         if getattr(parameters, name) is not None:
-            raise RequestRefused("unsupported", f"the prompt asks for {name}, which this model does not have")
+            raise _not_had(name)
+    if parameters.logprobs:
+        raise _not_had("logprobs")
+
+
+def _not_had(what: str) -> RequestRefused:
+    return RequestRefused("unsupported", f"the prompt asks for {what}, which this model does not have")
 
 
 def _check_together(body: Json) -> None:

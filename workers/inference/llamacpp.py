@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+from workers.inference import token_logprobs
 from workers.inference.engine_options import EngineOptions, usable_cores
 from workers.inference.engine_slots import EngineSlots
 from workers.inference.gguf import GgufHeader, ModelError, read_header
@@ -104,7 +105,7 @@ class LlamaCppBackend:
         body = request_body(request, window=self._window, chat_template=self._chat_template)
         stream = await self._slots.begin(lambda receive: self._complete(body, receive))
         try:
-            ending = Ending()
+            ending = Ending(top_logprobs=token_logprobs.wanted(request.parameters))
             at_start = not self._chat_template
             while (chunk := await stream.next_chunk()) is not None:
                 text = read_chunk(chunk, ending)
@@ -115,7 +116,7 @@ class LlamaCppBackend:
                     text = text.lstrip()
                     at_start = not text
                 if text:
-                    yield Delta(text)
+                    yield Delta(text, ending.logprobs)
             yield self._finished(ending, stream.failure)
         finally:
             stream.stop()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
-from workers.inference import transcript
+from event_schemas.logprobs import TokenLogprob
+from workers.inference import token_logprobs, transcript
 from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, RequestRefused
 from workers.inference.text_request import check_text_request, context_length_exceeded, most_tokens
 
@@ -20,12 +22,18 @@ _RANDOM_SEED = 2**32 - 1
 
 @dataclass(slots=True)
 class Ending:
-    """What the chunks of one answer have told so far beside its text."""
+    """What the chunks of one answer have told so far beside its text.
+
+    ``top_logprobs``: how many tokens are wanted beside each one of the text; None: no logprobs at all. ``logprobs`` are
+    those of the newest chunk.
+    """
 
     input_tokens: int = 0
     output_tokens: int | None = None
     finish_reason: Literal["stop", "length"] | None = None
     error: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 def request_body(request: InferenceRequest, *, window: int, chat_template: bool) -> bytes:
@@ -46,6 +54,10 @@ def request_body(request: InferenceRequest, *, window: int, chat_template: bool)
     if parameters.seed is not None:
         # The engine takes 32 bits, and its highest number means a random seed.
         body["seed"] = parameters.seed % _RANDOM_SEED
+    if (top := token_logprobs.wanted(parameters)) is not None:
+        # Asked for no others, the engine tells nothing of the token itself either.
+        others = max(top, 1)
+        body |= {"logprobs": True, "top_logprobs": others} if chat_template else {"logprobs": others}
     stops = tuple(stop for stop in parameters.stop if stop)
     if chat_template:
         body["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
@@ -76,6 +88,8 @@ def read_chunk(chunk: str, ending: Ending) -> str:
     choice = told["choices"][0]
     if reason := choice["finish_reason"]:
         ending.finish_reason = "length" if reason == "length" else "stop"
+    if ending.top_logprobs is not None:
+        ending.logprobs = token_logprobs.read(choice.get("logprobs"), ending.top_logprobs)
     text: str | None = choice["delta"].get("content") if "delta" in choice else choice["text"]
     return text or ""
 

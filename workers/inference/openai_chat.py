@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from workers.inference import token_logprobs
 from workers.inference.event_stream import EventTooLarge, events
 from workers.inference.openai_wire import Ending, read_chunk, request_body
 from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, Item, Limits, NotServed, Progress
@@ -31,13 +32,17 @@ _NO_KEY = "none"
 
 class OpenAIBackend:
     """``base_url`` None is OpenAI itself. ``azure_api_version`` set: ``base_url`` is that of an Azure resource, and
-    models are its deployments. ``slots`` requests run at a time; the others wait their turn."""
+    models are its deployments. ``slots`` requests run at a time; the others wait their turn. ``usage``: the server can
+    tell at the end what was used."""
 
-    def __init__(self, base_url: str | None, *, slots: int, azure_api_version: str | None = None) -> None:
+    def __init__(
+        self, base_url: str | None, *, slots: int, azure_api_version: str | None = None, usage: bool = True
+    ) -> None:
         self._base_url = base_url
         self._azure_api_version = azure_api_version
         self._slots = asyncio.Semaphore(slots)
         self._slot_count = slots
+        self._usage = usage
         self._max_tokens_field = (
             "max_completion_tokens" if base_url is None or azure_api_version is not None else "max_tokens"
         )
@@ -65,12 +70,12 @@ class OpenAIBackend:
 
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._check_open()
-        body, beside = request_body(request, max_tokens_field=self._max_tokens_field)
+        body, beside = request_body(request, max_tokens_field=self._max_tokens_field, usage=self._usage)
         async with self._slots:
             self._check_open()
             async with self._asked(request, body, beside) as response:
                 yield openai_limits(response.headers) or Limits()
-                ending = Ending()
+                ending = Ending(top_logprobs=token_logprobs.wanted(request.parameters))
                 async for event in events(response.iter_bytes()):
                     if event.data == b"[DONE]":
                         break

@@ -6,12 +6,14 @@ Source: OpenAI API reference, "Create chat completion" and "The chat completion 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from event_schemas.chat import ChatMessage, ImagePart, NamedTool, TextPart
 from event_schemas.generation import FinishReason
+from event_schemas.logprobs import TokenLogprob
+from workers.inference import token_logprobs
 from workers.inference.port import Delta, Finished, InferenceRequest, Item, Reasoning, RequestRefused, ToolCallDelta
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "reasoning_effort")
@@ -28,11 +30,11 @@ _FINISH: dict[str, FinishReason] = {
 Json = dict[str, Any]
 
 
-def request_body(request: InferenceRequest, *, max_tokens_field: str) -> tuple[Json, Json]:
+def request_body(request: InferenceRequest, *, max_tokens_field: str, usage: bool) -> tuple[Json, Json]:
     """The request: what the SDK has parameters for, and what goes beside them.
 
-    ``max_tokens_field`` is ``max_completion_tokens`` for OpenAI itself, ``max_tokens`` for older servers. Raises
-    RequestRefused.
+    ``max_tokens_field`` is ``max_completion_tokens`` for OpenAI itself, ``max_tokens`` for older servers. ``usage``:
+    the stream is to end with what was used. Raises RequestRefused.
     """
     parameters = request.parameters
     if parameters.max_tokens is not None and parameters.max_tokens < 1:
@@ -41,13 +43,18 @@ def request_body(request: InferenceRequest, *, max_tokens_field: str) -> tuple[J
         "model": request.model,
         "messages": [_message(message) for message in request.messages],
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
+    if usage:
+        body["stream_options"] = {"include_usage": True}
     body |= {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
     if parameters.max_tokens is not None:
         body[max_tokens_field] = parameters.max_tokens
     if parameters.stop:
         body["stop"] = list(parameters.stop)
+    if parameters.logprobs:
+        body["logprobs"] = True
+        if parameters.top_logprobs is not None:
+            body["top_logprobs"] = parameters.top_logprobs
     if request.tools:
         body["tools"] = [{"type": "function", "function": tool.model_dump(exclude_none=True)} for tool in request.tools]
         if parameters.parallel_tool_calls is not None:
@@ -104,11 +111,15 @@ def _part(part: TextPart | ImagePart) -> Json:
 
 @dataclass(slots=True)
 class Ending:
-    """What the chunks of one answer have told so far beside its text."""
+    """What the chunks of one answer have told so far beside its text.
+
+    ``top_logprobs``: how many tokens are wanted beside each one of the text; None: no logprobs at all.
+    """
 
     finish_reason: FinishReason | None = None
     usage: Any = None
     said_something: bool = False
+    top_logprobs: int | None = None
 
     def finished(self) -> Finished:
         """How it ended. Only right once there is a ``finish_reason``."""
@@ -137,15 +148,23 @@ def read_chunk(chunk: Json, ending: Ending) -> Iterator[Item]:
         if text := delta.get("reasoning_content") or delta.get("reasoning"):
             ending.said_something = True
             yield Reasoning(text)
-        if text := delta.get("content") or delta.get("refusal"):
+        logprobs: Sequence[TokenLogprob] = () if ending.top_logprobs is None else _logprobs(choice, ending.top_logprobs)
+        if (text := delta.get("content") or delta.get("refusal")) or logprobs:
             ending.said_something = True
-            yield Delta(text)
+            yield Delta(text or "", logprobs)
         for call in delta.get("tool_calls") or ():
             ending.said_something = True
             function = call.get("function") or {}
             yield ToolCallDelta(
                 call.get("index", 0), function.get("arguments") or "", call.get("id"), function.get("name")
             )
+
+
+def _logprobs(choice: Json, most: int) -> list[TokenLogprob]:
+    """Those of the chunk's text. Some servers tell them of reasoning and tool calls in the same place."""
+    if any(choice["delta"].get(name) for name in ("reasoning_content", "reasoning", "tool_calls")):
+        return []
+    return token_logprobs.read(choice.get("logprobs"), most)
 
 
 def _count(counts: Any, name: str) -> int | None:

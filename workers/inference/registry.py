@@ -16,7 +16,12 @@ def make_backend(pool_name: str, pool: PoolSettings, llm: LlmSettings) -> Backen
         case "openai" | "azure":
             from workers.inference.openai_chat import OpenAIBackend
 
-            return OpenAIBackend(pool.base_url, slots=pool.slots, azure_api_version=pool.api_version)
+            return OpenAIBackend(
+                pool.base_url,
+                slots=pool.slots,
+                azure_api_version=pool.api_version,
+                usage="usage" in pool.capabilities,
+            )
         case "anthropic" | "bedrock" | "vertex":
             from workers.inference.anthropic_messages import AnthropicBackend
 

@@ -146,6 +146,8 @@ def _answer(request: InferenceRequest, script: Script) -> tuple[list[str], Liter
     limit = request.parameters.max_tokens
     if limit is not None and limit < 1:
         raise RequestRefused("invalid_request", f"max_tokens is {limit}; ask for at least 1")
+    if request.parameters.logprobs:
+        raise RequestRefused("unsupported", "the prompt asks for logprobs, and a script has none")
     if script.tokens is not None:
         tokens = list(script.tokens)
     else:

@@ -63,11 +63,12 @@ def check_request(request: InferenceRequest) -> None:
         "tools": bool(request.tools),
         "images": any(message.images for message in request.messages),
         "a response format": request.response_format is not None,
+        "logprobs": request.parameters.logprobs,
     }
     for what, is_wanted in wanted.items():
         if is_wanted:
             raise RequestRefused(
-                "unsupported", f"the prompt asks for {what}, and a model behind Triton takes text only"
+                "unsupported", f"the prompt asks for {what}, and a model behind Triton takes and gives text only"
             )
 
 

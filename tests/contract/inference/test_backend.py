@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from backplane.settings import LlmSettings, PoolSettings
+from backplane.settings.capabilities import CAPABILITIES, Capability
 from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import packaged_model as packaged_model
@@ -83,6 +84,12 @@ def make(request: pytest.FixtureRequest) -> Callable[[], Backend]:
     return lambda: build(request.getfixturevalue)
 
 
+@pytest.fixture
+def can(request: pytest.FixtureRequest) -> frozenset[Capability]:
+    """What the table says of the backend."""
+    return CAPABILITIES[request.node.callspec.id.partition("-")[0]]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def backend(make: Callable[[], Backend]) -> AsyncIterator[Backend]:
     made = make()
@@ -111,6 +118,35 @@ async def test_a_seed_gives_the_same_answer_again(backend: Backend) -> None:
     assert await answer(backend.generate(request(parameters=seeded))) == await answer(
         backend.generate(request(parameters=seeded))
     )
+
+
+@pytest.mark.parametrize("top", [None, 3])
+async def test_logprobs_come_with_the_text_or_are_refused(
+    backend: Backend, can: frozenset[Capability], top: int | None
+) -> None:
+    wanted = request(parameters=Parameters(max_tokens=8, temperature=0, logprobs=True, top_logprobs=top))
+    if "logprobs" not in can:
+        with pytest.raises(RequestRefused, match="logprobs") as refused:
+            await answer(backend.generate(wanted))
+        assert refused.value.reason == "unsupported"
+        return
+    async with aclosing(backend.generate(wanted)) as items:
+        deltas = [item async for item in items if isinstance(item, Delta)]
+    assert len(deltas) > 3
+    for text, tokens in deltas:
+        assert "".join(token["token"] for token in tokens).endswith(text)
+        for token in tokens:
+            assert token["logprob"] <= 0
+            ranked = token["top_logprobs"]
+            assert len(ranked) == (top or 0)
+            assert sorted(ranked, key=lambda one: -one["logprob"]) == ranked
+            # The likeliest was taken, since the temperature is 0.
+            assert all(one["logprob"] == token["logprob"] for one in ranked[:1])
+
+
+async def test_without_being_asked_for_there_are_no_logprobs(backend: Backend) -> None:
+    async with aclosing(backend.generate(request())) as items:
+        assert not any([item.logprobs async for item in items if isinstance(item, Delta)])
 
 
 async def test_all_roles_count_as_input(backend: Backend) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backplane.settings import LlmSettings, PoolSettings
 from event_schemas.chat import ChatMessage, ImagePart, NamedTool, ResponseFormat, TextPart, Tool, ToolCall
 from event_schemas.generation import Parameters
 from tests.contract.inference.requests import request
@@ -19,6 +20,7 @@ from tests.providers.script import Call, Script
 from tests.providers.server import Providers, providers
 from workers.inference.openai_chat import OpenAIBackend
 from workers.inference.port import (
+    Backend,
     BackendError,
     BackendUnavailable,
     Delta,
@@ -33,6 +35,7 @@ from workers.inference.port import (
     RequestRefused,
     ToolCallDelta,
 )
+from workers.inference.registry import make_backend
 
 KEY = "sk-good"
 LOOK = Tool(
@@ -62,7 +65,7 @@ def asked(*messages: ChatMessage | str, parameters: Parameters | None = None, **
     return replace(made, model="gpt-4o-mini", key=KEY, **more)
 
 
-async def all_of(backend: OpenAIBackend, wanted: InferenceRequest) -> list[Item]:
+async def all_of(backend: Backend, wanted: InferenceRequest) -> list[Item]:
     async with asyncio.timeout(10), aclosing(backend.generate(wanted)) as items:
         return [item async for item in items]
 
@@ -138,6 +141,30 @@ async def test_counts_that_cannot_be_true_are_none(server: Providers, backend: O
     assert finished == Finished("stop", None, None)
 
 
+async def test_a_server_that_knows_no_usage_is_not_asked_for_it(server: Providers) -> None:
+    pool = PoolSettings(backend="openai", models=("m",), base_url=server.openai_url, without=("usage",))
+    backend = make_backend("p", pool, LlmSettings())
+    await backend.start(lambda doing, share: None)
+    try:
+        wanted = asked()
+        assert (await all_of(backend, wanted))[-1] == Finished("stop", None, None)
+        (entry,) = server.ledger.tagged(f"{wanted.generation_id}.1")
+        assert "stream_options" not in entry.body
+    finally:
+        await backend.close()
+
+
+async def test_logprobs_are_of_the_text_alone(server: Providers, backend: OpenAIBackend) -> None:
+    server.queue(Script(text="Grüße an alle", reasoning=2, calls=(Call(arguments={"where": "up"}),)))
+    items = await all_of(backend, asked(tools=(LOOK,), parameters=Parameters(logprobs=True)))
+    said = [item for item in items if isinstance(item, Delta)]
+    assert [[(token["token"], token["top_logprobs"]) for token in delta.logprobs] for delta in said] == [
+        [("Grüße", [])],
+        [(" an", [])],
+        [(" alle", [])],
+    ]
+
+
 async def test_cached_and_reasoning_tokens_are_told(server: Providers, backend: OpenAIBackend) -> None:
     server.queue(Script(words=3, reasoning=2, cached=4))
     items = await all_of(backend, asked("one two three four five six"))
@@ -185,6 +212,8 @@ async def test_a_whole_conversation_is_translated(server: Providers, backend: Op
             max_tokens=7,
             stop=("\n\n",),
             seed=3,
+            logprobs=True,
+            top_logprobs=2,
             tool_choice=NamedTool(name="look"),
             parallel_tool_calls=False,
         ),
@@ -221,6 +250,8 @@ async def test_a_whole_conversation_is_translated(server: Providers, backend: Op
         "max_tokens": 7,
         "stop": ["\n\n"],
         "seed": 3,
+        "logprobs": True,
+        "top_logprobs": 2,
         "tools": [{"type": "function", "function": LOOK.model_dump(exclude_none=True)}],
         "tool_choice": {"type": "function", "function": {"name": "look"}},
         "parallel_tool_calls": False,

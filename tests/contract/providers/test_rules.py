@@ -64,6 +64,9 @@ def anthropic(**changes: Any) -> dict[str, Any]:
         (openai(max_tokens=128_000), "context", "messages"),
         (openai(model="o4-mini", max_tokens=9), "invalid", "max_tokens"),
         (openai(model="o4-mini", temperature=0), "invalid", "temperature"),
+        (openai(top_logprobs=2), "invalid", "top_logprobs"),
+        (openai(logprobs=True, top_logprobs=21), "invalid", "top_logprobs"),
+        (openai(model="o4-mini", logprobs=True), "invalid", "logprobs"),
     ],
 )
 def test_openai_refuses(body: dict[str, Any], kind: str, param: str | None) -> None:
@@ -81,6 +84,7 @@ def test_openai_refuses(body: dict[str, Any], kind: str, param: str | None) -> N
         openai(model="o4-mini", max_completion_tokens=9, temperature=1, reasoning_effort="low"),
         openai(stream=True, stream_options={"include_usage": True}),
         openai(messages=[USER, USER, {"role": "assistant", "content": "x"}]),
+        openai(logprobs=True, top_logprobs=20),
     ],
 )
 def test_openai_accepts(body: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from anthropic.types.shared import ErrorResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion import ChoiceLogprobs
 from pydantic import BaseModel, TypeAdapter
 
 from tests.providers import anthropic_wire, openai_wire
@@ -26,6 +27,7 @@ WEATHER = Tool(
     "get_weather", {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
 )
 ASKED = Asked(model="m", stream=True, texts=("What is the weather like?",), most_tokens=None, tools=(WEATHER,))
+SCORED = replace(ASKED, logprobs=2)
 OPENAI_HEAD = {"id": "chatcmpl-1", "created": 1694268190, "model": "m"}
 ANTHROPIC_HEAD = {"id": "msg_1", "model": "m"}
 SCRIPTS = {
@@ -41,8 +43,10 @@ def said(script: Script) -> Answer:
     return answer(ASKED, script, call_prefix="call_")
 
 
-def openai_chunks(script: Script, *, include_usage: bool = True, azure: bool = False) -> list[Any]:
-    asked = replace(ASKED, include_usage=include_usage)
+def openai_chunks(
+    script: Script, *, include_usage: bool = True, azure: bool = False, top_logprobs: int | None = None
+) -> list[Any]:
+    asked = replace(ASKED, include_usage=include_usage, logprobs=top_logprobs)
     frames = openai_wire.frames(said(script), asked, OPENAI_HEAD, script.usage, azure)
     return [*parsed(b"".join(map(data_only, frames)).decode())]
 
@@ -181,9 +185,28 @@ def test_usage_comes_in_a_chunk_of_its_own_and_is_null_in_all_others() -> None:
 
 def test_a_completion_is_that_of_the_reference() -> None:
     theirs = json.loads((PUBLISHED / "openai_completion.json").read_text())
-    ours = openai_wire.body(said(SCRIPTS["text"]), OPENAI_HEAD, "right")
+    ours = openai_wire.body(said(SCRIPTS["text"]), ASKED, OPENAI_HEAD, "right")
     assert lacks(ours, theirs) == []
     assert lacks(theirs, ours) == []
+
+
+def test_logprobs_are_those_of_the_reference() -> None:
+    theirs = json.loads((PUBLISHED / "openai_logprobs.json").read_text())
+    assert as_sdk(ChoiceLogprobs, theirs) == []
+    answer = openai_wire.body(said(SCRIPTS["text"]), SCORED, OPENAI_HEAD, "right")
+    chunks = [one for one in openai_chunks(SCRIPTS["text"], top_logprobs=2) if kind_of_chunk(one) == "c"]
+    streamed = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    for ours in (answer["choices"][0]["logprobs"], *streamed):
+        assert lacks(ours, theirs) == []
+        assert lacks(theirs | {"refusal": None}, ours) == []
+    for logprobs in (theirs, answer["choices"][0]["logprobs"]):
+        for token in logprobs["content"]:
+            assert bytes(token["bytes"]).decode() == token["token"]
+            assert len(token["top_logprobs"]) == 2
+            assert token["top_logprobs"][0] == {name: token[name] for name in ("token", "logprob", "bytes")}
+    tokens = [token for logprobs in streamed for token in logprobs["content"]]
+    assert tokens == answer["choices"][0]["logprobs"]["content"]
+    assert "".join(token["token"] for token in tokens) == said(SCRIPTS["text"]).said("text")
 
 
 @pytest.mark.parametrize(
@@ -235,11 +258,11 @@ def test_the_sdks_types_know_every_field_of_ours(script: Script) -> None:
             assert as_sdk(RawMessageStreamEvent, event) == []
     assert as_sdk(Message, anthropic_wire.body(said(script), ANTHROPIC_HEAD, "right")) == []
     reasons = bool(script.reasoning)
-    for chunk in openai_chunks(script)[:-1]:
+    for chunk in (*openai_chunks(script)[:-1], *openai_chunks(script, top_logprobs=2)[:-1]):
         added = ["$.choices[].delta.reasoning_content"]
         assert as_sdk(ChatCompletionChunk, chunk) in ([], added if reasons else [])
     added = ["$.choices[].message.reasoning_content"] if reasons else []
-    assert as_sdk(ChatCompletion, openai_wire.body(said(script), OPENAI_HEAD, "right")) == added
+    assert as_sdk(ChatCompletion, openai_wire.body(said(script), SCORED, OPENAI_HEAD, "right")) == added
 
 
 @pytest.mark.parametrize("example", ["anthropic_basic.sse", "anthropic_tool_use.sse"])

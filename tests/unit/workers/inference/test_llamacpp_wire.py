@@ -32,8 +32,17 @@ def test_parameters_go_by_the_engines_names() -> None:
     parameters = Parameters(
         temperature=0.5, top_p=0.9, top_k=3, min_p=0.1, presence_penalty=1, frequency_penalty=2, max_tokens=7, seed=5
     )
-    wanted = parameters.model_dump(exclude_none=True, exclude={"stop"})
+    wanted = parameters.model_dump(exclude_none=True, exclude={"stop", "logprobs"})
     assert wanted.items() <= _body(request(parameters=parameters)).items()
+
+
+@pytest.mark.parametrize(("top", "others"), [(None, 1), (0, 1), (5, 5)])
+def test_logprobs_go_by_the_names_of_each_endpoint(top: int | None, others: int) -> None:
+    wanted = request(parameters=Parameters(logprobs=True, top_logprobs=top))
+    assert _body(wanted)["logprobs"] == others
+    body = _body(wanted, chat_template=True)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, others)
+    assert not {"logprobs", "top_logprobs"} & _body(request(), chat_template=True).keys()
 
 
 def test_what_is_not_given_is_left_to_the_engine_but_the_length_is_bounded() -> None:
