@@ -155,15 +155,8 @@ class Claims:
         where that is recorded already. Busy: somebody was faster.
         """
         async with self._database.tenant(tenant_id) as session:
-            taken = await session.execute(
-                _TAKE_OVER,
-                id=generation_id,
-                lost=lost,
-                recorded=event is None,
-                worker=self._worker,
-                lease=self._lease_s,
-            )
-            if not taken:
+            claim = {"id": generation_id, "lost": lost, "worker": self._worker, "lease": self._lease_s}
+            if not await session.execute(_TAKE_OVER, recorded=event is None, **claim):
                 return Busy()
             await _to_outbox(session, event)
         return Claimed(lost + 1)
@@ -177,15 +170,9 @@ class Claims:
         prompt = command.data
         assert isinstance(prompt, SubmitPrompt)
         async with self._database.tenant(tenant_id) as session:
-            handed_on = await session.execute(
-                _HAND_ON,
-                id=generation_id,
-                attempt=attempt,
-                worker=self._worker,
-                pool=prompt.pool,
-                times=len(prompt.fell_back),
-                command=encode(command),
-            )
+            claim = {"id": generation_id, "attempt": attempt, "worker": self._worker}
+            onto = {"pool": prompt.pool, "times": len(prompt.fell_back), "command": encode(command)}
+            handed_on = await session.execute(_HAND_ON, **claim, **onto)
             if handed_on:
                 await _to_outbox(session, event, command)
         return bool(handed_on)

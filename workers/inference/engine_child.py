@@ -74,8 +74,8 @@ async def _answer(backend: Backend, number: int, request: InferenceRequest, tell
         async with aclosing(backend.generate(request)) as items:
             async for item in items:
                 match item:
-                    case Delta(text):
-                        tell("delta", number, text)
+                    case Delta():
+                        tell("delta", number, *item)
                     case Finished():
                         tell("finished", number, *wire.from_finished(item))
                     case _:

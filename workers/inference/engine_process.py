@@ -77,8 +77,8 @@ class EngineProcess:
             self._writer.write(wire.question(number, request))
             while True:
                 match await frames.get():
-                    case ["delta", _, text]:
-                        yield Delta(text)
+                    case ["delta", _, text, tokens]:
+                        yield Delta(text, tokens)
                     case ["finished", _, *told]:
                         yield wire.to_finished(told)
                         return

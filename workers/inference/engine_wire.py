@@ -2,7 +2,8 @@
 
 to the engine     ["serve", pool's name, its settings, LLM_… settings], then ["ask", number, request], ["stop", number]
 from the engine   ["progress", doing, share], then ["ready"] or ["broken", 0, …]
-                  ["delta", number, text], and last ["finished", number, …] or ["broken", number, kind, reason, message]
+                  ["delta", number, text, logprobs], and last ["finished", number, …] or
+                  ["broken", number, kind, reason, message]
 """
 
 from __future__ import annotations

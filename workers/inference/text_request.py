@@ -10,15 +10,13 @@ end, and would fill its whole window."""
 
 
 def check_text_request(request: InferenceRequest) -> None:
-    """Raises RequestRefused ``invalid_request``, ``unsupported_by_model``."""
+    """Raises RequestRefused ``invalid_request``, ``unsupported``."""
     limit = request.parameters.max_tokens
     if limit is not None and limit < 1:
         raise RequestRefused("invalid_request", f"max_tokens is {limit}; ask for at least 1")
     if any(message.images or message.tool_calls or message.tool_call_id for message in request.messages):
         # A prompt that brings such is refused at the door; a conversation may have it from another model.
-        raise RequestRefused(
-            "unsupported_by_model", "the conversation has images or tool calls, which it does not take"
-        )
+        raise RequestRefused("unsupported", "the conversation has images or tool calls, which it does not take")
 
 
 def most_tokens(request: InferenceRequest, *, window: int, chat_template: bool) -> int:

@@ -19,6 +19,7 @@ from workers.inference.port import (
     InferenceRequest,
     Item,
     Progress,
+    RequestRefused,
 )
 from workers.inference.text_request import check_text_request
 
@@ -84,6 +85,8 @@ class ThreadedBackend(ABC):
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._slots.check_open()
         check_text_request(request)
+        if request.parameters.logprobs:
+            raise RequestRefused("unsupported", "the prompt asks for logprobs, which this engine does not tell")
         model, counts = self._model, Counts()
         assert model is not None
         stream = await self._slots.begin(lambda receive: model.complete(request, counts, receive))

@@ -87,7 +87,7 @@ def make(request: pytest.FixtureRequest) -> Callable[[], Backend]:
 @pytest.fixture
 def can(request: pytest.FixtureRequest) -> frozenset[Capability]:
     """What the table says of the backend."""
-    return CAPABILITIES[request.node.callspec.id.partition("-")[0]]
+    return CAPABILITIES[max((name for name in CAPABILITIES if request.node.callspec.id.startswith(name)), key=len)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -111,4 +111,4 @@ def test_a_template_that_objects_is_a_refusal_and_a_broken_engine_is_not() -> No
 def test_what_another_model_took_is_not_silently_left_out(message: ChatMessage) -> None:
     with pytest.raises(RequestRefused) as refused:
         request_body(request(message, "And now?"), window=64, chat_template=True)
-    assert refused.value.reason == "unsupported_by_model"
+    assert refused.value.reason == "unsupported"
