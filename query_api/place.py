@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from backplane.ports.database import Row
-from backplane.ports.key_room import RoomUnavailable, RoomView, Shut
+from backplane.ports.key_room import RoomUnavailable, RoomView, Shut, ring_of
+from event_schemas.envelope import PLATFORM
 
 _MINUTE_S = 60.0
 
@@ -23,7 +25,8 @@ class Place:
         if known is None:
             return None
         try:
-            wait_s = estimated_wait_s(known, await room.shut(known["pool"]))
+            ring = ring_of(known["pool"], UUID(known["owner"]) if known["owner"] else PLATFORM)
+            wait_s = estimated_wait_s(known, await room.shut(ring))
         except RoomUnavailable:
             wait_s = None
         return cls(known["ahead"], None if wait_s is None else round(wait_s, 1))

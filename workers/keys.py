@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from backplane.ports.key_room import Full, KeyLimits, KeyRoom, KeyState, Taken
+from backplane.ports.key_room import Full, KeyLimits, KeyRoom, KeyState, Taken, ring_of
 from backplane.security.provider_key import ProviderKey as ProviderKey
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
@@ -252,7 +252,7 @@ class Keys:
         before = self._rings[owner].breakers if owner in self._rings else {}
         pool = self._settings
         return _Ring(
-            self._pool_name if owner == PLATFORM else f"{self._pool_name}:{owner}",
+            ring_of(self._pool_name, owner),
             owner,
             unique,
             [KeyLimits(id, pool.requests_per_minute, pool.tokens_per_minute, pool.concurrency) for id in unique],

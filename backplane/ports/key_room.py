@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
+
+
+def ring_of(pool: str, owner: UUID) -> str:
+    """The name of the keys that ``owner`` (the platform, or a tenant) has in ``pool``."""
+    return pool if not owner.int else f"{pool}:{owner}"
 
 
 class RoomUnavailable(Exception):

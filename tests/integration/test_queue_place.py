@@ -13,7 +13,7 @@ import pytest
 
 from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.ports.identifiers import new_id
-from backplane.ports.key_room import Full, KeyLimits, Taken
+from backplane.ports.key_room import Full, KeyLimits, Taken, ring_of
 from tests.conftest import TestDatabase, ValkeyServer
 from tests.integration.query_world import Caller, World, events, generation, serving
 
@@ -122,3 +122,28 @@ async def test_only_what_is_queued_has_a_place(world: World, pool: str) -> None:
         assert await place(mine, await generation(world, mine, pool=pool, status=status, attempt=1)) is None
     (one,) = await queued(world, mine, pool, 1)
     assert (await place(mine, one))["ahead"] == 0
+
+
+async def test_who_has_keys_of_its_own_waits_for_nobody_else(
+    world: World, pool: str, valkey_server: ValkeyServer
+) -> None:
+    own, other = await tenant(world), await tenant(world)
+    await world.owner.execute(
+        "INSERT INTO control.provider_keys (key_id, tenant_id, pool, name, fingerprint, sealed)"
+        " VALUES ($1, $2, $3, '', 'f', 'x')",
+        *(new_id(), own.tenant_id, pool),
+    )
+    ours = await queued(world, own, pool, 30, 20)
+    (theirs,) = await queued(world, other, pool, 10)
+    assert [await ahead(own, id) for id in ours] == [0, 1]
+    assert await ahead(other, theirs) == 0
+    for caller in (own, other):
+        await generation(world, caller, pool=pool, status="completed", attempt=1, started_at=ago(6), ended_at=ago(5))
+    room = RedisKeyRoom(valkey_server.url)
+    key = KeyLimits("k")
+    ring = ring_of(pool, own.tenant_id)
+    await room.rest(ring, "k", 300, "rate_limited")
+    assert isinstance(await room.take(ring, [key], 1), Full)
+    await room.close()
+    assert (await place(own, ours[0]))["estimated_wait_s"] == pytest.approx(300 + 30, abs=3)
+    assert (await place(other, theirs))["estimated_wait_s"] == pytest.approx(10, abs=3)

@@ -21,7 +21,7 @@ class Room:
 
 
 def known(**facts: Any) -> dict[str, Any]:
-    nothing = {"pool": "p", "ahead": 0, "busy_s": 0.0, "ended": 0, "started": 0, "start_age_s": None}
+    nothing = {"pool": "p", "owner": None, "ahead": 0, "busy_s": 0.0, "ended": 0, "started": 0, "start_age_s": None}
     return nothing | facts
 
 
@@ -60,6 +60,12 @@ async def test_the_room_of_its_pool_is_asked_for_and_only_while_it_is_queued() -
     assert room.asked == ["cloud"]
     assert await Place.of(None, room) is None
     assert room.asked == ["cloud"]
+
+
+async def test_a_tenants_own_keys_have_room_of_their_own() -> None:
+    room, owner = Room(FULL), "01990000-0000-7000-8000-000000000009"
+    await Place.of(known(pool="cloud", owner=owner, ahead=0, started=5, start_age_s=40.0), room)
+    assert room.asked == [f"cloud:{owner}"]
 
 
 async def test_without_the_counters_nobody_knows() -> None:

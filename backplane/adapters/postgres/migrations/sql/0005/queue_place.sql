@@ -1,5 +1,6 @@
 -- Where the current tenant's queued generation stands among those of all tenants, so asked with the owner's eyes; it tells
--- counts and no names. Null where it is not queued. `ahead` goes by turns: of each other tenant as many as go while this
+-- counts and no names. Null where it is not queued. `owner` is its tenant where that has provider keys of its own, for which
+-- nobody else waits; where it has none, those who have keys of their own do not count. `ahead` goes by turns: of each other tenant as many as go while this
 -- one gets so far, by weight; nine for one of a higher priority, one for nine of a lower one. `ended` is how many ended
 -- in the last `busy_s` seconds, since which something waits; `started` how many started in the last minute, and
 -- `start_age_s` how long ago that one of them did, from the oldest on and round again, which has as many before it as
@@ -7,13 +8,17 @@
 CREATE FUNCTION control.queue_place(wanted uuid) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-  WITH me AS MATERIALIZED (
+  WITH asked AS MATERIALIZED (
     SELECT g.tenant_id, g.pool, g.created_at, g.id FROM read_models.generations g
     WHERE g.tenant_id = control.current_tenant() AND g.id = wanted AND g.status = 'queued'),
+  with_keys AS MATERIALIZED (
+    SELECT DISTINCT k.tenant_id FROM control.provider_keys k, asked WHERE k.pool = asked.pool AND k.retired_at IS NULL),
+  me AS MATERIALIZED (SELECT asked.*, asked.tenant_id IN (SELECT tenant_id FROM with_keys) AS own FROM asked),
   queued AS (
     SELECT g.tenant_id, count(*) AS number, min(g.created_at) AS oldest,
            count(*) FILTER (WHERE (g.created_at, g.id) < (me.created_at, me.id)) AS older
     FROM me JOIN read_models.generations g ON g.pool = me.pool AND g.ended_at IS NULL AND g.status = 'queued'
+    WHERE CASE WHEN me.own THEN g.tenant_id = me.tenant_id ELSE g.tenant_id NOT IN (SELECT tenant_id FROM with_keys) END
     GROUP BY g.tenant_id),
   shared AS (
     SELECT q.*, coalesce(t.weight, 1) AS weight,
@@ -31,18 +36,20 @@ AS $$
   ended AS (
     SELECT count(*) AS number FROM me, busy, read_models.generations g
     WHERE g.pool = me.pool AND g.started_at IS NOT NULL
+      AND CASE WHEN me.own THEN g.tenant_id = me.tenant_id ELSE g.tenant_id NOT IN (SELECT tenant_id FROM with_keys) END
       -- The minute is for the planner, which knows how few ended in it.
       AND g.ended_at > statement_timestamp() - interval '1 minute'
       AND g.ended_at > statement_timestamp() - make_interval(secs => busy.seconds)),
   starts AS (
     SELECT array_agg(recent.started_at ORDER BY recent.started_at) AS moments FROM (
-      SELECT g.started_at FROM me JOIN read_models.generations g ON g.pool = me.pool AND g.ended_at IS NULL
+      SELECT g.tenant_id, g.started_at FROM me JOIN read_models.generations g ON g.pool = me.pool AND g.ended_at IS NULL
       UNION ALL
-      SELECT g.started_at FROM me JOIN read_models.generations g
-        ON g.pool = me.pool AND g.ended_at > statement_timestamp() - interval '1 minute') recent
-    WHERE recent.started_at > statement_timestamp() - interval '1 minute')
+      SELECT g.tenant_id, g.started_at FROM me JOIN read_models.generations g
+        ON g.pool = me.pool AND g.ended_at > statement_timestamp() - interval '1 minute') recent, me
+    WHERE recent.started_at > statement_timestamp() - interval '1 minute' AND CASE WHEN me.own
+      THEN recent.tenant_id = me.tenant_id ELSE recent.tenant_id NOT IN (SELECT tenant_id FROM with_keys) END)
   SELECT jsonb_build_object(
-    'pool', me.pool, 'ahead', place.ahead, 'busy_s', busy.seconds, 'ended', ended.number,
+    'pool', me.pool, 'owner', CASE WHEN me.own THEN me.tenant_id END, 'ahead', place.ahead, 'busy_s', busy.seconds, 'ended', ended.number,
     'started', coalesce(cardinality(starts.moments), 0),
     'start_age_s', extract(epoch FROM statement_timestamp()
                            - starts.moments[1 + place.ahead % cardinality(starts.moments)])::float8)
