@@ -84,7 +84,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 tasks.create_task(_serve_health(readiness, settings, stop))
                 background = [
                     tasks.create_task(cancellations.run()),
-                    tasks.create_task(follow_cancels(side.signals, worker.cancel)),
+                    tasks.create_task(follow_cancels(side.signals, worker.running.cancel)),
                     tasks.create_task(upstream.keep()),
                     tasks.create_task(measure(pool, side.bus, upstream, worker.waiting.oldest_s)),
                     tasks.create_task(forget_old_claims(claims, settings.worker.keep_claims_hours)),

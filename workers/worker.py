@@ -77,7 +77,7 @@ class Worker:
         self._signals = signals
         self._readiness = readiness
         self._asking = Asking(claims, ports.streams, settings.max_attempts)
-        self._running = Running(claims)
+        self.running = Running(claims)
         self._held = Held()
         self._deliveries: set[asyncio.Task[None]] = set()
         self.waiting = Waiting()
@@ -87,8 +87,8 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what runs within the grace period, and give the rest back."""
         background = [
-            asyncio.create_task(self._running.heartbeats(self._settings.lease_s / 4)),
-            asyncio.create_task(self._running.emissions(self._settings.emit_every_s)),
+            asyncio.create_task(self.running.heartbeats(self._settings.lease_s / 4)),
+            asyncio.create_task(self.running.emissions(self._settings.emit_every_s)),
             asyncio.create_task(self._endings()),
         ]
         try:
@@ -100,10 +100,6 @@ class Worker:
             await asyncio.gather(*background, *self._deliveries, return_exceptions=True)
             await self._consumer.close()
             await self._ports.streams.flush()
-
-    def cancel(self, generation_id: UUID) -> None:
-        """The cancel of this generation was asked for; stops it if it runs here."""
-        self._running.cancel(generation_id)
 
     def wake(self, conversation_id: UUID) -> None:
         """A generation of this conversation ended; what waits for it may ask again."""
@@ -163,10 +159,10 @@ class Worker:
         self._room.set()
 
     async def _deliver(self, delivery: Delivery) -> None:
-        tenant_id, tokens = delivery.facts.tenant_id, estimate.tokens(delivery.prompt)
+        tokens = estimate.tokens(delivery.prompt)
         pause_s, in_vain = _FIRST_PAUSE_S, False
         while True:
-            ring = self._ports.upstream.ring_of(tenant_id)
+            ring = self._ring_of(delivery)
             with self.waiting.since(delivery.envelope.time):
                 await self._turn(delivery, tokens, ring, again=in_vain)
             try:
@@ -188,13 +184,17 @@ class Worker:
             if outcome is True:
                 return
             if in_vain := isinstance(outcome, Full):
-                if ring == self._ports.upstream.ring_of(tenant_id):  # else it was another one that had no room
+                if ring == self._ring_of(delivery):  # else it was another one that had no room
                     self._turns.close(ring, outcome.wait_s)
             else:
                 with self.waiting.since(delivery.envelope.time):
                     await self._held.wait(delivery.prompt.conversation_id, pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             self._free -= 1
+
+    def _ring_of(self, delivery: Delivery) -> str:
+        # Who may go elsewhere does not wait behind those who may not.
+        return self._ports.upstream.ring_of(delivery.facts.tenant_id) + "+" * bool(delivery.prompt.fallbacks)
 
     async def _turn(self, delivery: Delivery, tokens: int, ring: str, *, again: bool) -> None:
         """Wait for a slot. Who waits for room in its ring of keys keeps nobody from being received."""
@@ -247,7 +247,7 @@ class Worker:
 
     async def _answer(self, delivery: Delivery) -> Claimed | Ended | Elsewhere | Mine | Busy | bool:
         """What the claims say; a bool where it runs here already, True if this delivery is dealt with."""
-        run = self._running.get(delivery.prompt.generation_id)
+        run = self.running.get(delivery.prompt.generation_id)
         if run is not None:
             if run.attempt.ending:
                 return False  # what it acks is settled; this one asks again and finds that it has ended
@@ -258,7 +258,7 @@ class Worker:
     async def _attempt(self, delivery: Delivery, number: int, permit: Leave) -> bool | Full:
         attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, permit)
         try:
-            with self._running.holding(Run(attempt, delivery)):
+            with self.running.holding(Run(attempt, delivery)):
                 return await self._run(attempt, delivery, number)
         finally:
             await attempt.close()
@@ -332,7 +332,7 @@ class Worker:
         self._turns.let_all_go()
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=self._settings.grace_s)
-        self._running.stop_all(Stop.DRAINED)
+        self.running.stop_all(Stop.DRAINED)
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=5)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import workers.breaker
 from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.settings.pools import PoolSettings
 from event_schemas.generation import (
@@ -201,7 +202,10 @@ async def test_a_long_rest_is_not_waited_for_and_a_short_one_is(scene: Scene) ->
     assert ended.served.pool == SPARE
 
 
-async def test_a_provider_that_fails_again_and_again_is_not_asked_for_a_while(scene: Scene) -> None:
+async def test_a_provider_that_fails_again_and_again_is_not_asked_for_a_while(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.breaker, "_FIRST_REST_S", 60.0)
     scene.server.default = Script(fault="500")
     await scene.worker(tries=1, max_attempts=20)
     await scene.spare()
@@ -210,11 +214,22 @@ async def test_a_provider_that_fails_again_and_again_is_not_asked_for_a_while(sc
         await scene.world.submit(one)
         assert isinstance(await scene.ended(one), GenerationCompleted)
     assert scene.asked() == 5, "then its only key is left alone, and prompts go on at once"
+
+
+async def test_without_a_fallback_a_prompt_waits_for_the_probe(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.breaker, "_FIRST_REST_S", 1.0)
+    scene.server.default = Script(fault="500")
+    await scene.worker(tries=1)
+    await scene.spare()
+    for _ in range(5):
+        one = prompt(*ELSEWHERE)
+        await scene.world.submit(one)
+        assert isinstance(await scene.ended(one), GenerationCompleted)
     waits = prompt()
     await scene.world.submit(waits)
     scene.server.default = Script()
     ended = await scene.ended(waits)
-    assert isinstance(ended, GenerationCompleted), "without a fallback it waits for the probe"
+    assert isinstance(ended, GenerationCompleted)
     assert ended.attempt == 1
 
 
@@ -266,3 +281,24 @@ async def test_a_pool_may_name_another_model_of_its_own(scene: Scene) -> None:
     ended = await scene.ended(one)
     assert isinstance(ended, GenerationCompleted)
     assert ended.attempt == 2
+
+
+async def test_who_may_go_elsewhere_does_not_wait_behind_who_may_not(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.breaker, "_FIRST_REST_S", 60.0)
+    scene.server.default = Script(fault="500")
+    await scene.worker(tries=20)
+    await scene.spare()
+    waits, goes = prompt(), prompt(*ELSEWHERE)
+    await scene.world.submit(waits)
+
+    async def is_left_alone() -> bool:
+        claims = await scene.world.owner.fetchval("SELECT count(*) FROM work.claims")
+        return scene.asked() == 5 and claims == 0
+
+    await scene.world.until(is_left_alone, "the key is left alone, and the prompt waits")
+    await scene.world.submit(goes)
+    ended = await scene.ended(goes)
+    assert isinstance(ended, GenerationCompleted)
+    assert scene.asked() == 5, "before anybody tried the key again"

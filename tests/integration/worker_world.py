@@ -127,7 +127,7 @@ class WorkerWorld:
         async def run() -> None:
             beside = [asyncio.create_task(cancellations.run())]
             if signals:
-                beside.append(asyncio.create_task(follow_cancels(reader, worker.cancel)))
+                beside.append(asyncio.create_task(follow_cancels(reader, worker.running.cancel)))
             try:
                 await worker.run(stop)
             finally:

@@ -58,7 +58,7 @@ class WorkerProcess(Process):
         self._main = asyncio.create_task(worker.run(self._stop))
         self._beside = [
             asyncio.create_task(cancellations.run()),
-            asyncio.create_task(follow_cancels(signals, worker.cancel)),
+            asyncio.create_task(follow_cancels(signals, worker.running.cancel)),
         ]
 
     @property
