@@ -461,6 +461,7 @@ async def test_the_api_pages_are_complete(world: World) -> None:
         "/v1/conversations/{conversation_id}",
         "/v1/usage",
         "/v1/events",
+        "/v1/provider-keys",
     }
     for path, operation in paths.items():
         assert operation["summary"]

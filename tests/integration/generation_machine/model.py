@@ -137,7 +137,9 @@ class Model:
         self.check(change.handed_on == one.handed_on + 1, "handed on more than once at a time", one)
         self.check(change.handed_on <= len(one.prompt.fallbacks), "handed on although its chain is at an end", one)
         self.check(change.attempt == one.attempt and change.worker is None, "handed on, and run", one)
-        self.check((one.id, change.attempt) not in self._backend.gates, "handed on while it ran", one)
+        if change.lease_was is not None and change.lease_was > change.at:
+            # Whose lease ran out may run on, and is fenced.
+            self.check((one.id, change.attempt) not in self._backend.gates, "handed on while it ran", one)
         exhausted = one.attempt == one.earlier_attempts + MOST_ATTEMPTS
         away = self._backend.outcomes.get((one.id, one.attempt)) is Outcome.AWAY
         self.check(exhausted or away, "handed on without need", one)

@@ -120,3 +120,14 @@ def test_what_was_handed_on_and_cancelled_is_not_run(machine: GenerationMachine)
     machine.deliver(prompt, -1, "b")
     assert isinstance(machine.scene.model.generations[prompt].terminal, GenerationCancelled)
     machine.teardown()
+
+
+def test_who_lost_its_last_lease_here_is_fenced_by_the_next_pool(machine: GenerationMachine) -> None:
+    prompt = machine.submit(1, None, False, "a", 1)
+    machine.engine_ends(0, Outcome.BROKEN)
+    machine.time_passes(0.3)
+    machine.lease_expires(prompt, "b")
+    assert machine.scene.model.generations[prompt].handed_on == 1
+    machine.engine_ends(0, Outcome.FINISHED)
+    assert machine.scene.model.generations[prompt].runs
+    machine.teardown()
