@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -133,7 +133,9 @@ async def _measure(
                     base_url=f"http://{target.host}:{target.port}", headers={"Authorization": f"Bearer {target.key}"}
                 ) as client,
             ):
-                groups = parley.groups().with_("provider", pid).with_("workers beside", os.getpid())
+                groups = parley.groups().with_("provider", pid)
+                for place, worker in enumerate(_workers_beside(), start=2):
+                    groups = groups.with_(f"worker {place}", worker)
                 before = groups.read()
                 began = time.monotonic()
                 with Progress(console=Console(stderr=True)) as progress:
@@ -174,6 +176,10 @@ async def _measure(
         ("seed", str(seed)),
     ]
     return rows, wrong
+
+
+def _workers_beside() -> list[int]:
+    return [child.pid for child in psutil.Process().children() if "worker" in child.cmdline()]
 
 
 async def _post(client: httpx.AsyncClient, prompts: int, seed: int) -> list[str]:
