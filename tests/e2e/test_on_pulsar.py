@@ -16,6 +16,7 @@ import pytest
 
 from backplane.adapters.pulsar_bus import PulsarBus
 from backplane.ports.bus import BusRefused, Mode, UnknownTopic
+from backplane.settings import BusSettings
 from event_schemas import topics
 from tests.chaos.world import in_mid_answer, not_ready, try_later, works
 from tests.e2e.client import Answer, Client, eventually
@@ -169,7 +170,7 @@ def test_setting_up_is_repeatable_and_says_what_is_there(tmp_path: Path, shared_
     assert retention == {"retentionTimeInMinutes": 48 * 60, "retentionSizeInMB": -1}
     stats = shared_broker.admin("GET", f"persistent/{namespace}/{topics.commands('local')}/partitioned-stats").json()
     assert set(stats["subscriptions"]) == {topics.WORKERS, topics.PROJECTIONS}
-    assert stats["metadata"]["partitions"] == 4
+    assert stats["metadata"]["partitions"] == BusSettings().partitions
 
 
 def test_setting_up_without_a_broker_named_says_which_settings(tmp_path: Path) -> None:
