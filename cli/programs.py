@@ -8,7 +8,6 @@ import os
 import sys
 
 from backplane.settings import Settings
-from backplane.settings.pools import KEYED
 from backplane.telemetry.status import ASKED_FOR
 from backplane.wiring.embedded import EmbeddedServer, EmbeddedServerError, completed, service_environment
 from cli.child import Launch, Program
@@ -52,7 +51,6 @@ def service_programs(settings: Settings) -> list[Program]:
                 settings,
                 ("worker",),
                 authenticates=False,
-                has_master_key=settings.pools[pool].backend in KEYED,
                 of_pool=pool,
                 grace_s=settings.worker.grace_s + _SERVICE_GRACE_S,
             )

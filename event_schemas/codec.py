@@ -95,7 +95,11 @@ def _decode_in_steps(raw: bytes) -> AnyEnvelope:
     if not isinstance(data, dict):
         raise Poison(f"{fields['type']}: `data` is not an object")
     try:
-        fields["data"] = payload.model_validate(upcast(base, version, newest, data))
+        data = upcast(base, version, newest, data)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Poison(f"{fields['type']}: not what its version says: {type(error).__name__}") from None
+    try:
+        fields["data"] = payload.model_validate(data)
         fields["type"] = payload.wire_name
         return Envelope[Payload].model_validate(fields)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from event_schemas.payload import Content, Payload
+from event_schemas.payload import Content, Payload, Written
 from event_schemas.share import Share
 
 KeyRole = Literal["admin", "member", "auditor"]
@@ -112,15 +112,15 @@ class TitleContent(Content):
 
 
 class RenameConversation(_AboutConversation):
-    wire_name: ClassVar[str] = "conversation.rename.v1"
+    wire_name: ClassVar[str] = "conversation.rename.v2"
 
-    content: TitleContent
+    content: Written = Field(description="a TitleContent")
 
 
 class ConversationRenamed(_AboutConversation):
-    wire_name: ClassVar[str] = "conversation.renamed.v1"
+    wire_name: ClassVar[str] = "conversation.renamed.v2"
 
-    content: TitleContent
+    content: Written = Field(description="a TitleContent")
 
 
 class DeleteConversation(_AboutConversation):

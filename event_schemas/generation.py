@@ -9,19 +9,19 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from event_schemas.chat import (
-    AnswerContent,
     BarePiece,
     ChatMessage,
     Logprobs,
     NamedTool,
     Piece,
     ResponseFormat,
+    Role,
     Tool,
     bare,
     logprobs_of,
     with_logprobs,
 )
-from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage
+from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage, Written
 from event_schemas.share import Share
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -78,18 +78,20 @@ class FellBack(BaseModel):
 class SubmitPrompt(AboutGeneration):
     """Command: answer this prompt. It is also the fact that the prompt was submitted.
 
-    ``input_message_ids`` has one id for each of ``content.messages``, in order. The answer becomes message
-    ``generation_id``: a generation and the message it writes are one thing, so they share an id.
+    ``input_message_ids`` and ``roles`` have one entry for each message of its content, in order. The answer becomes
+    message ``generation_id``: a generation and the message it writes are one thing, so they share an id.
 
     Where a pool cannot serve it, the same prompt is handed to the next of ``fallbacks`` by a command of its own, whose
     ``fell_back`` is no longer empty; ``pool`` and ``model`` are always those to be asked now.
     """
 
-    wire_name: ClassVar[str] = "prompt.submit.v2"
+    wire_name: ClassVar[str] = "prompt.submit.v3"
 
     conversation_id: UUID
     parent_message_id: UUID | None = Field(description="the message this prompt answers; None begins a conversation")
     input_message_ids: tuple[UUID, ...]
+    roles: tuple[Role, ...] = Field(description="who speaks in each of them")
+    input_tokens: int = Field(ge=0, description="an estimate of what it adds to the conversation")
     user_id: UUID | None
     key_id: UUID
     model: str
@@ -97,7 +99,9 @@ class SubmitPrompt(AboutGeneration):
     fallbacks: tuple[Fallback, ...] = Field(default=(), description="what may serve it otherwise, the best first")
     fell_back: tuple[FellBack, ...] = Field(default=(), description="what could not serve it, the first first")
     parameters: Parameters
-    content: PromptContent
+    content: Written = Field(description="a PromptContent")
+    title: Written | None = Field(default=None, description="a TitleContent, of the conversation that it begins")
+    keeps_content: bool = Field(default=True, description="false: its conversation's data key dies when it has ended")
     share: Share = Field(default_factory=Share, description="its tenant's, when it was accepted")
 
     @property
@@ -206,13 +210,14 @@ class TokensContent(Content):
 
 
 class TokensEmitted(AboutGeneration):
-    """Deltas ``first_seq … first_seq + len(deltas) - 1`` of one attempt, coalesced about four times a second."""
+    """Deltas ``first_seq … first_seq + count - 1`` of one attempt, coalesced about four times a second."""
 
-    wire_name: ClassVar[str] = "tokens.emitted.v2"
+    wire_name: ClassVar[str] = "tokens.emitted.v3"
 
     attempt: int = Field(ge=1)
     first_seq: int = Field(ge=1, description="seq counts the backend's deltas from 1 in each attempt")
-    content: TokensContent
+    count: int = Field(ge=1, description="how many deltas it has")
+    content: Written = Field(description="a TokensContent")
 
 
 class _Ended(AboutGeneration):
@@ -223,11 +228,12 @@ class _Ended(AboutGeneration):
     model: str = Field(description="as the prompt names it")
     usage: Usage
     served: Served | None = Field(default=None, description="none: no attempt ran")
-    content: AnswerContent
+    deltas: int = Field(ge=0, description="how many deltas the answer came in")
+    content: Written | None = Field(description="an AnswerContent; none: nothing was written")
 
 
 class GenerationCompleted(_Ended):
-    wire_name: ClassVar[str] = "generation.completed.v2"
+    wire_name: ClassVar[str] = "generation.completed.v3"
 
     finish_reason: FinishReason
     first_token_ms: int = Field(ge=0, description="from the attempt's start to its first delta")
@@ -235,14 +241,14 @@ class GenerationCompleted(_Ended):
 
 
 class GenerationFailed(_Ended):
-    wire_name: ClassVar[str] = "generation.failed.v2"
+    wire_name: ClassVar[str] = "generation.failed.v3"
 
     reason: str = Field(description="stable, such as `context_length_exceeded` or `attempts_exhausted`")
     detail: str = Field(description="for people; carries no secret and no prompt text")
 
 
 class GenerationCancelled(_Ended):
-    wire_name: ClassVar[str] = "generation.cancelled.v2"
+    wire_name: ClassVar[str] = "generation.cancelled.v3"
 
 
 Terminal = GenerationCompleted | GenerationFailed | GenerationCancelled

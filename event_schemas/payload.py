@@ -13,9 +13,33 @@ WIRE_NAME = re.compile(r"^(?P<base>[a-z][a-z_]*(?:\.[a-z][a-z_]*)+)\.v(?P<versio
 
 
 class Content(BaseModel):
-    """What people and models wrote. Stands apart from the facts so that it can be encrypted, withheld or erased."""
+    """What people and models wrote. It travels and rests as ``Written``, apart from the facts beside it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Sealed(BaseModel):
+    """Content under the data key of its conversation; without that key it is gone.
+
+    The event log commits to ``commitment``, so that ``sealed`` can be taken away later.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    commitment: str = Field(pattern="^[0-9a-f]{64}$", description="HMAC-SHA-256 of the content, hexadecimal")
+    sealed: str = Field(description="the content's JSON under AES-256-GCM, its nonce in front; base64")
+
+
+class Plain(BaseModel):
+    """Content as releases wrote it that did not encrypt."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    plain: dict[str, Any]
+
+
+Written = Sealed | Plain
+"""Content as it stands on the bus, in the log and in read models."""
 
 
 class Payload(BaseModel):

@@ -18,6 +18,37 @@ def _only_wider(data: Raw) -> Raw:
     return data
 
 
+def _plain(data: Raw) -> Raw:
+    """What was written before content was encrypted."""
+    return data | {"content": {"plain": data["content"]}}
+
+
+def _plain_prompt(data: Raw) -> Raw:
+    messages = data["content"]["messages"]
+    texts = [_text(message) for message in messages]
+    first = next((text for text, message in zip(texts, messages, strict=True) if message["role"] == "user"), "")
+    title = " ".join(first.split())[:60].rstrip()
+    begins = data["parent_message_id"] is None and bool(title)
+    return _plain(data) | {
+        "roles": [message["role"] for message in messages],
+        "input_tokens": -(-sum(map(len, texts)) // 4),
+        "title": {"plain": {"title": title}} if begins else None,
+    }
+
+
+def _text(message: Raw) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _plain_tokens(data: Raw) -> Raw:
+    return _plain(data) | {"count": len(data["content"]["deltas"])}
+
+
+def _plain_answer(data: Raw) -> Raw:
+    return _plain(data) | {"deltas": len(data["content"]["delta_lengths"])}
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     # Tools, images and reasoning: messages of parts, tool calls, deltas that are not text, more ways to finish.
     ("prompt.submit", 1): _only_wider,
@@ -26,6 +57,14 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("generation.completed", 1): _only_wider,
     ("generation.failed", 1): _only_wider,
     ("generation.cancelled", 1): _only_wider,
+    # Content is encrypted, and what may be known without it stands beside it.
+    ("prompt.submit", 2): _plain_prompt,
+    ("tokens.emitted", 2): _plain_tokens,
+    ("generation.completed", 2): _plain_answer,
+    ("generation.failed", 2): _plain_answer,
+    ("generation.cancelled", 2): _plain_answer,
+    ("conversation.rename", 1): _plain,
+    ("conversation.renamed", 1): _plain,
 }
 
 

@@ -12,6 +12,8 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from backplane.ports.key_wrapping import CannotUnwrap
+
 _VERSION = b"\x01"
 _NONCE_BYTES = 12
 _ID_BYTES = 4
@@ -19,12 +21,13 @@ _HEAD_BYTES = len(_VERSION) + _ID_BYTES
 _BODY_AT = _HEAD_BYTES + _NONCE_BYTES
 
 
-class CannotOpen(ValueError):
+class CannotOpen(CannotUnwrap):
     """What was sealed cannot be opened. The message names master keys by their ids, and says what to do."""
 
 
 class MasterKey:
-    """``hexadecimal`` are its 256 bits, as the setting ``security.master_key`` has them."""
+    """``hexadecimal`` are its 256 bits, as the setting ``security.master_key`` has them. Wraps data keys, too: it is
+    the ``KeyWrapping`` of who has no key management service."""
 
     def __init__(self, hexadecimal: str) -> None:
         raw = bytes.fromhex(hexadecimal)
@@ -41,11 +44,23 @@ class MasterKey:
 
     def seal(self, secret: str, belongs_to: str) -> bytes:
         """``secret``, to be stored; it opens with the same ``belongs_to`` only."""
-        head, nonce = _VERSION + self._id, os.urandom(_NONCE_BYTES)
-        return head + nonce + self._cipher.encrypt(nonce, secret.encode(), head + belongs_to.encode())
+        return self._sealed(secret.encode(), belongs_to)
 
     def open(self, sealed: bytes, belongs_to: str) -> str:
         """The secret that was sealed. Raises CannotOpen."""
+        return self._opened(sealed, belongs_to).decode()
+
+    async def wrap(self, key: bytes, belongs_to: str) -> bytes:
+        return self._sealed(key, belongs_to)
+
+    async def unwrap(self, wrapped: bytes, belongs_to: str) -> bytes:
+        return self._opened(wrapped, belongs_to)
+
+    def _sealed(self, secret: bytes, belongs_to: str) -> bytes:
+        head, nonce = _VERSION + self._id, os.urandom(_NONCE_BYTES)
+        return head + nonce + self._cipher.encrypt(nonce, secret, head + belongs_to.encode())
+
+    def _opened(self, sealed: bytes, belongs_to: str) -> bytes:
         head, nonce, body = sealed[:_HEAD_BYTES], sealed[_HEAD_BYTES:_BODY_AT], sealed[_BODY_AT:]
         if len(nonce) < _NONCE_BYTES or not head.startswith(_VERSION):
             raise CannotOpen("it is damaged, or was sealed by a newer release; add the secret again")
@@ -55,6 +70,6 @@ class MasterKey:
                 f" {self.id}; set the former one again, or add the secret again"
             )
         try:
-            return self._cipher.decrypt(nonce, body, head + belongs_to.encode()).decode()
+            return self._cipher.decrypt(nonce, body, head + belongs_to.encode())
         except InvalidTag:
             raise CannotOpen("it was changed, or belongs elsewhere; add the secret again") from None

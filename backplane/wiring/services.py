@@ -22,6 +22,7 @@ from backplane.ports.database import Database
 from backplane.ports.key_room import KeyRoom, RoomView
 from backplane.ports.token_stream import Signals, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
+from backplane.security.content import DataKeys
 from backplane.security.sealing import MasterKey
 from backplane.settings import Settings
 from backplane.telemetry.readiness import Readiness
@@ -38,6 +39,7 @@ class CommandSide:
     relay_database: Database
     signals: Signals
     master_key: MasterKey
+    data_keys: DataKeys
     authenticator: Authenticator
     readiness: Readiness
 
@@ -49,6 +51,7 @@ class QuerySide:
     streams: StreamReader
     room: RoomView
     signals: Signals
+    data_keys: DataKeys
     authenticator: Authenticator
     readiness: Readiness
 
@@ -60,6 +63,7 @@ class WorkerSide:
     streams: StreamWriter
     signals: Signals
     key_room: KeyRoom
+    data_keys: DataKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             adapters.database("relay", pool_size=1),
             adapters.signals(),
             master_key(settings),
+            DataKeys(master_key(settings)),
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
         )
@@ -99,6 +104,7 @@ async def query_side(settings: Settings) -> AsyncIterator[QuerySide]:
             adapters.stream_reader(),
             adapters.key_room(),
             adapters.signals(),
+            DataKeys(master_key(settings)),
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
         )
@@ -114,6 +120,7 @@ async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
             adapters.stream_writer(),
             adapters.signals(),
             adapters.key_room(),
+            DataKeys(master_key(settings)),
         )
 
 
@@ -127,7 +134,7 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
 
 
 def master_key(settings: Settings) -> MasterKey:
-    """What provider keys are sealed under. Raises NotConfigured."""
+    """What provider keys and data keys are sealed under. Raises NotConfigured."""
     return MasterKey(_revealed(settings.security.master_key, "security.master_key"))
 
 

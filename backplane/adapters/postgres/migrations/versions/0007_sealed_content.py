@@ -1,0 +1,13 @@
+"""Content under data keys: on the bus, in the log and in read models."""
+
+from backplane.adapters.postgres.migrations.ddl import apply, apply_read_models
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    apply("0007/data_keys.sql")
+    apply_read_models("0007")
