@@ -39,7 +39,6 @@ class Parameters(BaseModel):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
     seed: int | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = Field(default=None, description="may ask for several tools at once")
@@ -53,6 +52,7 @@ class PromptContent(Content):
     metadata: dict[str, str] = Field(default_factory=dict, description="the client's own; returned, never read")
     tools: tuple[Tool, ...] = ()
     response_format: ResponseFormat | None = None
+    stop: tuple[str, ...] = Field(default=(), description="the answer ends before any of these")
 
 
 class Fallback(BaseModel):
@@ -101,7 +101,7 @@ class SubmitPrompt(AboutGeneration):
     parameters: Parameters
     content: Written = Field(description="a PromptContent")
     title: Written | None = Field(default=None, description="a TitleContent, of the conversation that it begins")
-    keeps_content: bool = Field(default=True, description="false: its conversation's data key dies when it has ended")
+    keeps_content: bool = Field(default=True, description="false: it has a data key of its own, which dies when it has ended")
     share: Share = Field(default_factory=Share, description="its tenant's, when it was accepted")
 
     @property

@@ -19,7 +19,7 @@ class Content(BaseModel):
 
 
 class Sealed(BaseModel):
-    """Content under the data key of its conversation; without that key it is gone.
+    """Content under a data key of its conversation; without that key it is gone.
 
     The event log commits to ``commitment``, so that ``sealed`` can be taken away later.
     """
@@ -27,7 +27,7 @@ class Sealed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     commitment: str = Field(pattern="^[0-9a-f]{64}$", description="HMAC-SHA-256 of the content, hexadecimal")
-    sealed: str = Field(description="the content's JSON under AES-256-GCM, its nonce in front; base64")
+    sealed: str = Field(description="id of the key, nonce, and the content's JSON under AES-256-GCM; base64")
 
 
 class Plain(BaseModel):

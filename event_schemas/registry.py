@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from event_schemas import control_plane, generation
+from event_schemas import control_plane, erasure, generation
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -19,6 +19,9 @@ COMMANDS: tuple[type[Payload], ...] = (
     control_plane.DeleteConversation,
     control_plane.AddProviderKey,
     control_plane.RetireProviderKey,
+    erasure.EraseContent,
+    erasure.EraseUser,
+    erasure.SetContentPolicy,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -41,6 +44,9 @@ EVENTS: tuple[type[Payload], ...] = (
     control_plane.ProviderKeyAdded,
     control_plane.ProviderKeyRetired,
     control_plane.ProviderKeySetAside,
+    erasure.ContentErased,
+    erasure.UserErased,
+    erasure.ContentPolicySet,
 )
 
 

@@ -29,7 +29,11 @@ def _plain_prompt(data: Raw) -> Raw:
     first = next((text for text, message in zip(texts, messages, strict=True) if message["role"] == "user"), "")
     title = " ".join(first.split())[:60].rstrip()
     begins = data["parent_message_id"] is None and bool(title)
-    return _plain(data) | {
+    parameters = {**data["parameters"]}
+    content = data["content"] | {"stop": parameters.pop("stop", [])}
+    return data | {
+        "content": {"plain": content},
+        "parameters": parameters,
         "roles": [message["role"] for message in messages],
         "input_tokens": -(-sum(map(len, texts)) // 4),
         "title": {"plain": {"title": title}} if begins else None,

@@ -1,7 +1,8 @@
-"""Content under the data key of its conversation: sealed before it is published, opened where it is used.
+"""Content under a data key of its conversation: sealed before it is published, opened where it is used.
 
 AES-256-GCM (NIST SP 800-38D) with a random nonce. Beside it stands a commitment, HMAC-SHA-256 (RFC 2104), which tells
-nothing to who lacks the key, however short the content. Both keys are derived from the data key by HKDF (RFC 5869).
+nothing to who lacks the key, however short the content. Both keys are derived from the data key by HKDF (RFC 5869), as
+is the id that stands in front: what was sealed by an earlier key of the conversation is told from what was changed.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ from event_schemas.payload import Content, Plain, Sealed, Written
 C = TypeVar("C", bound=Content)
 
 _KEY_BYTES = 32
+_ID_BYTES = 8
 _NONCE_BYTES = 12
+_BODY_AT = _ID_BYTES + _NONCE_BYTES
 _NO_SALT = bytes(32)
 
 
 class ContentErased(LookupError):
-    """The data key of the conversation is gone, and with it all that was written there."""
+    """The data key that this was sealed by is gone, and with it what was written."""
 
 
 class CannotRead(ValueError):
-    """Sealed content that its data key does not open: it was changed, or belongs elsewhere."""
+    """Sealed content that its own data key does not open: it was changed."""
 
 
 class DataKey:
-    """The key of one conversation of one tenant."""
+    """The key of one conversation of one tenant, or of one prompt in it."""
 
     def __init__(self, raw: bytes, belongs_to: str) -> None:
         extracted = hmac.digest(_NO_SALT, raw, hashlib.sha256)
         self._cipher = AESGCM(hmac.digest(extracted, b"parley seal\x01", hashlib.sha256))
         self._commits = hmac.digest(extracted, b"parley commit\x01", hashlib.sha256)
+        self._id = hmac.digest(extracted, b"parley id\x01", hashlib.sha256)[:_ID_BYTES]
         self._belongs_to = belongs_to.encode()
 
     def __repr__(self) -> str:
@@ -53,16 +57,18 @@ class DataKey:
         nonce = os.urandom(_NONCE_BYTES)
         return Sealed.model_construct(
             commitment=hmac.new(self._commits, plain, hashlib.sha256).hexdigest(),
-            sealed=b64encode(nonce + self._cipher.encrypt(nonce, plain, self._belongs_to)).decode(),
+            sealed=b64encode(self._id + nonce + self._cipher.encrypt(nonce, plain, self._belongs_to)).decode(),
         )
 
     def plain(self, sealed: Sealed) -> bytes:
-        """The content's JSON. Raises CannotRead."""
+        """The content's JSON. Raises ContentErased where another key sealed it, CannotRead."""
         try:
             raw = b64decode(sealed.sealed, validate=True)
-            plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], self._belongs_to)
+            if raw[:_ID_BYTES] != self._id:
+                raise ContentErased
+            plain = self._cipher.decrypt(raw[_ID_BYTES:_BODY_AT], raw[_BODY_AT:], self._belongs_to)
         except (InvalidTag, ValueError):
-            raise CannotRead("sealed content was changed, or belongs to another conversation") from None
+            raise CannotRead("sealed content was changed") from None
         if not hmac.compare_digest(hmac.new(self._commits, plain, hashlib.sha256).hexdigest(), sealed.commitment):
             raise CannotRead("sealed content is not what the event log commits to")
         return plain
