@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from backplane.ports.bus import Publisher
 from backplane.ports.identifiers import new_id
+from backplane.security.content import DataKey
 from benches.installation import POOL
 from event_schemas import topics
 from event_schemas.chat import ChatMessage
@@ -48,6 +50,7 @@ class _Talk:
     conversation_id: UUID
     user_id: UUID
     key_id: UUID
+    key: DataKey
 
 
 class Backlog:
@@ -74,7 +77,8 @@ class Backlog:
 
     def _talk(self, number: int) -> _Talk:
         tenant_id, user_id, key_id = self._tenants[number % len(self._tenants)]
-        return _Talk(tenant_id, new_id(), user_id, key_id)
+        # No row of it is stored: projections ask for none.
+        return _Talk(tenant_id, new_id(), user_id, key_id, DataKey(secrets.token_bytes(32), "conversation/benched"))
 
 
 def words_of(generation_id: UUID) -> list[str]:
@@ -92,12 +96,14 @@ def facts(talk: _Talk, parent: UUID | None) -> list[AnyEnvelope]:
         conversation_id=talk.conversation_id,
         parent_message_id=parent,
         input_message_ids=(new_id(),),
+        roles=("user",),
+        input_tokens=-(-len(_PROMPT) // 4),
         user_id=talk.user_id,
         key_id=talk.key_id,
         model="scripted",
         pool=POOL,
         parameters=Parameters(),
-        content=PromptContent(messages=(ChatMessage(role="user", content=_PROMPT),)),
+        content=talk.key.seal(PromptContent(messages=(ChatMessage(role="user", content=_PROMPT),))),
     )
     command = Envelope.first(
         prompt, id=new_id(), source="/parley/command_api", tenant_id=talk.tenant_id, actor=f"key:{talk.key_id}"
@@ -110,14 +116,15 @@ def facts(talk: _Talk, parent: UUID | None) -> list[AnyEnvelope]:
     return [
         command,
         said.started(1),
-        said.tokens(1, 1, tuple(words[:_FIRST_BATCH])),
-        said.tokens(1, _FIRST_BATCH + 1, tuple(words[_FIRST_BATCH:])),
+        said.tokens(1, 1, tuple(words[:_FIRST_BATCH]), talk.key),
+        said.tokens(1, _FIRST_BATCH + 1, tuple(words[_FIRST_BATCH:]), talk.key),
         said.completed(
             1,
             "stop",
             Usage(input_tokens=TOKENS, output_tokens=TOKENS, source="provider"),
             deltas,
             Timing(first_token_ms=12, duration_ms=400),
+            talk.key,
         ),
     ]
 

@@ -52,12 +52,13 @@ class DeadLetter:
         return found if isinstance(found, dict) else None
 
     def about(self, *, content: bool = False) -> dict[str, Any]:
-        """All that is known of it. What people and models wrote is in it only if ``content`` is asked for."""
+        """All that is known of it. What people and models wrote is sealed; where it is not, since an older release wrote
+        it, it is there only if ``content`` is asked for."""
         envelope = self.envelope()
         if envelope is not None and not content and isinstance(envelope.get("data"), dict):
-            envelope = {**envelope, "data": {**envelope["data"]}}
-            if "content" in envelope["data"]:
-                envelope["data"]["content"] = "withheld; --content shows it"
+            data = envelope["data"]
+            withheld = {name: _withheld(data[name]) for name in ("content", "title") if data.get(name) is not None}
+            envelope = {**envelope, "data": {**data, **withheld}}
         return {
             "id": self.id,
             "reason": self.reason,
@@ -66,6 +67,12 @@ class DeadLetter:
             "bytes": len(self.message.payload),
             "envelope": envelope,
         }
+
+
+def _withheld(written: object) -> str:
+    if isinstance(written, dict) and "sealed" in written:
+        return f"encrypted, commitment {written.get('commitment')}"
+    return "withheld; --content shows it"
 
 
 class DeadLetterBox:
@@ -104,7 +111,9 @@ class DeadLetterBox:
             except CannotDecode as error:
                 raise CommandError(f"{letter_id} cannot be replayed: {error}; upgrade, or discard it") from None
             if isinstance(envelope.data, SubmitPrompt):
-                again = envelope.data.model_copy(update={"generation_id": new_id(), "fell_back": ()})
+                # One that is not kept has a key of its own, which goes by its generation, and is gone if that has ended.
+                generation_id = new_id() if envelope.data.keeps_content else envelope.data.generation_id
+                again = envelope.data.model_copy(update={"generation_id": generation_id, "fell_back": ()})
                 envelope = envelope.caused(again, id=new_id(), source=_SOURCE, actor="operator")
             properties = {
                 name: value for name, value in letter.message.properties.items() if not name.startswith(_ABOUT)

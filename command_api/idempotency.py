@@ -7,6 +7,7 @@ its consumers see the same ids and do nothing twice.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -17,6 +18,14 @@ MOST_CHARACTERS = 255
 
 class KeyReused(Exception):
     """The key stands for another body."""
+
+
+class StoredBefore(Exception):
+    """The key stands for this body, and for the command that was ``stored`` first."""
+
+    def __init__(self, stored: Stored) -> None:
+        super().__init__("the key was used before")
+        self.stored = stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +46,14 @@ class Key:
     body_hash: bytes
 
 
-def hash_of(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()
+class BodyHash:
+    """Tells bodies apart. Keyed by the installation's pepper, so that a short one cannot be guessed from its hash."""
+
+    def __init__(self, pepper: str) -> None:
+        self._key = hmac.digest(pepper.encode(), b"parley idempotency\x01", hashlib.sha256)
+
+    def __call__(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, body, hashlib.sha256)
 
 
 async def find(database: Database, key: Key) -> Stored | None:
@@ -47,27 +62,26 @@ async def find(database: Database, key: Key) -> Stored | None:
         return await _find(session, key)
 
 
-async def store(database: Database, key: Key, stored: Stored) -> Stored:
-    """Store ``stored`` under ``key``, unless something was stored before, or by a request beside this one: then that.
+async def store(session: TenantSession, key: Key, stored: Stored) -> None:
+    """Store ``stored`` under ``key``, as a part of a transaction.
 
-    Raises KeyReused, DatabaseUnavailable.
+    Raises StoredBefore where something was stored before, or by a request beside this one; KeyReused.
     """
-    async with database.tenant(key.tenant_id) as session:
-        inserted = await session.execute(
-            "INSERT INTO control.idempotency (tenant_id, key, body_hash, topic, partition, command)"
-            " VALUES (:tenant_id, :key, :body_hash, :topic, :partition, :command) ON CONFLICT DO NOTHING",
-            tenant_id=key.tenant_id,
-            key=key.text,
-            body_hash=key.body_hash,
-            topic=stored.topic,
-            partition=stored.partition,
-            command=stored.command,
-        )
-        if inserted:
-            return stored
-        first = await _find(session, key)
+    inserted = await session.execute(
+        "INSERT INTO control.idempotency (tenant_id, key, body_hash, topic, partition, command)"
+        " VALUES (:tenant_id, :key, :body_hash, :topic, :partition, :command) ON CONFLICT DO NOTHING",
+        tenant_id=key.tenant_id,
+        key=key.text,
+        body_hash=key.body_hash,
+        topic=stored.topic,
+        partition=stored.partition,
+        command=stored.command,
+    )
+    if inserted:
+        return
+    first = await _find(session, key)
     assert first is not None, "a conflicting row was there a moment ago, and rows live for two days"
-    return first
+    raise StoredBefore(first)
 
 
 async def _find(session: TenantSession, key: Key) -> Stored | None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 
-from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.settings import Settings
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
+from command_api.content_keys import ContentKeys
+from command_api.erasure import erase_due
+from command_api.idempotency import BodyHash
 from command_api.outbox import Relay
+from command_api.ports import CommandPorts
 from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
-from command_api.routes import CommandPorts, router
+from command_api.routes import router
 from command_api.submission import Submission
 
 _HOUSEKEEPING_S = 3600.0
@@ -26,32 +31,37 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
     stop = asyncio.Event()
     relay = Relay(side.relay_database, side.bus)
     refusals = Refusals(side.bus, settings.refusals_window_s)
+    keys = ContentKeys(side.database, side.data_keys)
     ports = CommandPorts(
-        Submission(side.bus, side.database, settings),
+        Submission(side.bus, side.database, keys, BodyHash(side.key_pepper), settings),
         refusals,
         relay,
         side.database,
         settings.read_your_writes_s,
         ProviderKeys(side.database, side.signals, side.master_key, settings.pools),
+        keys,
+        side.streams,
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))
         tasks.create_task(refusals.run(stop))
         tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
-        tasks.create_task(_housekeeping(relay, stop))
+        tasks.create_task(_housekeeping(relay, side.database, stop))
         try:
             yield ports
         finally:
             stop.set()
 
 
-async def _housekeeping(relay: Relay, stop: asyncio.Event) -> None:
+async def _housekeeping(relay: Relay, database: Database, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             await asyncio.wait_for(stop.wait(), _HOUSEKEEPING_S)
         except TimeoutError:
             with suppress(DatabaseUnavailable):
                 await relay.forget_old_keys()
+                while not stop.is_set() and await erase_due(database, datetime.now(UTC)):
+                    relay.wake()
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

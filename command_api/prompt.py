@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -9,12 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
+from command_api.content_keys import Sealing
+from command_api.estimate import input_tokens
 from command_api.message_body import Body, MessageBody, NamedToolBody, ResponseFormatBody, Text, ToolBody
 from event_schemas.chat import ChatMessage
+from event_schemas.control_plane import TitleContent
 from event_schemas.generation import Fallback, Parameters, PromptContent, SubmitPrompt
 
 _CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
 _GENERATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
+TITLE_LENGTH = 60
+"""Most characters of a title that a prompt gives."""
+
 _MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
 
 
@@ -177,6 +184,8 @@ def command_of(
     body: PromptBody,
     principal: Principal,
     *,
+    sealing: Sealing,
+    generation_id: UUID,
     conversation_id: UUID,
     parent_message_id: UUID | None,
     model: str,
@@ -185,12 +194,22 @@ def command_of(
 ) -> SubmitPrompt:
     """The command that ``body`` becomes at its place in a conversation."""
     written = body.written()
-    values: dict[str, Any] = body.parameters.model_dump()
+    values: dict[str, Any] = body.parameters.model_dump(exclude={"stop"})
+    content = PromptContent(
+        messages=written,
+        metadata=dict(body.metadata),
+        tools=tuple(one.tool() for one in body.tools),
+        response_format=None if body.response_format is None else body.response_format.response_format(),
+        stop=body.parameters.stop,
+    )
+    title = title_of(written) if body.begins_a_conversation else None
     return SubmitPrompt(
-        generation_id=new_id(),
+        generation_id=generation_id,
         conversation_id=conversation_id,
         parent_message_id=parent_message_id,
         input_message_ids=tuple(new_id() for _ in written),
+        roles=tuple(message.role for message in written),
+        input_tokens=input_tokens(written),
         user_id=principal.user_id,
         key_id=principal.key_id,
         share=principal.share,
@@ -198,10 +217,14 @@ def command_of(
         pool=pool,
         fallbacks=fallbacks,
         parameters=Parameters(**values),
-        content=PromptContent(
-            messages=written,
-            metadata=dict(body.metadata),
-            tools=tuple(one.tool() for one in body.tools),
-            response_format=None if body.response_format is None else body.response_format.response_format(),
-        ),
+        content=sealing.key.seal(content),
+        title=None if title is None else sealing.key.seal(title),
+        keeps_content=sealing.keeps_content,
     )
+
+
+def title_of(messages: Sequence[ChatMessage]) -> TitleContent | None:
+    """What a conversation that begins with these is called; None where no user said anything."""
+    said = next((message.text for message in messages if message.role == "user"), "")
+    title = " ".join(said.split())[:TITLE_LENGTH].rstrip()
+    return TitleContent(title=title) if title else None

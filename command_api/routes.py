@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from backplane.ports.database import Database
-from backplane.security.principal import Principal
-from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses, unavailable
 from command_api import conversations
 from command_api.admission import Refused
-from command_api.conversations import NoSuch
+from command_api.conversations import ContentNotKept, NoSuch
+from command_api.erasure_routes import erasures
 from command_api.idempotency import MOST_CHARACTERS, KeyReused
 from command_api.message_body import Text
-from command_api.outbox import Relay
+from command_api.ports import Admin, ConversationId, GenerationId, Prompter, ports_of, settle, settle_erased
 from command_api.prompt import Accepted, PromptBody
-from command_api.provider_keys import AddedBefore, NoSuchProviderKey, ProviderKeys
-from command_api.refusals import Refusals
-from command_api.submission import ProjectionsLag, Submission
-
-_RECORDED_POLL_S = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class CommandPorts:
-    """What the endpoints need; stands at ``app.state.command``."""
-
-    submission: Submission
-    refusals: Refusals
-    relay: Relay
-    database: Database
-    read_your_writes_s: float
-    provider_keys: ProviderKeys
-
-
-Admin = Annotated[Principal, Depends(requires("admin"))]
-Prompter = Annotated[Principal, Depends(requires("admin", "member"))]
+from command_api.provider_keys import AddedBefore, NoSuchProviderKey
+from command_api.submission import ProjectionsLag
 
 
 class _RecordsRefusals(APIRoute):
@@ -61,23 +38,15 @@ class _RecordsRefusals(APIRoute):
                 principal = getattr(request.state, "principal", None)
                 reason = error.type if isinstance(error, Problem) else "invalid-request"
                 if principal is not None and not (isinstance(error, Problem) and error.status >= 500):
-                    _ports(request).refusals.count(principal, reason)
+                    ports_of(request).refusals.count(principal, reason)
                 raise
 
         return handler
 
 
-GenerationId = Annotated[UUID, Path(description="the generation, as the 202 named it")]
-ConversationId = Annotated[UUID, Path(description="the conversation, as the 202 named it")]
-
 # Prefixes stand here and not where routers are put together: a route's own path is its label in the metrics.
 prompts = APIRouter(prefix="/v1", tags=["commands"], route_class=_RecordsRefusals)
 others = APIRouter(prefix="/v1", tags=["commands"])
-
-
-def _ports(request: Request) -> CommandPorts:
-    ports: CommandPorts = request.app.state.command
-    return ports
 
 
 @prompts.post(
@@ -107,7 +76,7 @@ async def submit_prompt(
 ) -> Accepted:
     """Once this answers 202 the prompt survives any crash, and ends in exactly one of completed, failed, cancelled."""
     try:
-        accepted = await _ports(request).submission.submit(principal, body, idempotency_key, traceparent)
+        accepted = await ports_of(request).submission.submit(principal, body, idempotency_key, traceparent)
     except Refused as refused:
         raise _refusal("The prompt is refused", refused) from None
     except KeyReused:
@@ -139,7 +108,7 @@ class CancelAccepted(BaseModel):
 async def cancel_generation(request: Request, principal: Prompter, generation_id: GenerationId) -> CancelAccepted:
     """Disconnecting from a stream does not stop a generation; this does. What is already said stays."""
     try:
-        await _ports(request).submission.cancel(principal, generation_id)
+        await ports_of(request).submission.cancel(principal, generation_id)
     except NoSuch as missing:
         raise not_found(missing.args[0]) from None
     except ProjectionsLag:
@@ -162,16 +131,23 @@ class Renamed(BaseModel):
     "/conversations/{conversation_id}",
     response_model=Renamed,
     summary="Rename a conversation",
-    responses=responses(400, 401, 403, 404, 413, 415, 422, 503),
+    responses=responses(400, 401, 403, 404, 409, 413, 415, 422, 503),
 )
 async def rename_conversation(
     request: Request, principal: Prompter, conversation_id: ConversationId, body: ConversationChanges
 ) -> Renamed:
     try:
-        event_id = await conversations.rename(_ports(request).database, principal, conversation_id, body.title)
+        ports = ports_of(request)
+        event_id = await conversations.rename(
+            ports.database, ports.content_keys, principal, conversation_id, body.title
+        )
     except NoSuch as missing:
         raise not_found(missing.args[0]) from None
-    await _settle(request, principal, event_id)
+    except ContentNotKept:
+        raise Problem(
+            409, "content-not-kept", "Content is not kept", "This tenant keeps no content, so no titles either."
+        ) from None
+    await settle(request, principal, event_id)
     return Renamed(id=conversation_id, title=body.title)
 
 
@@ -183,27 +159,12 @@ async def rename_conversation(
 )
 async def delete_conversation(request: Request, principal: Prompter, conversation_id: ConversationId) -> None:
     """Removes it and what was written in it from every list and view, and cancels what still runs in it."""
-    ports = _ports(request)
+    ports = ports_of(request)
     try:
         event_id, cancels = await conversations.delete(ports.database, principal, conversation_id)
     except NoSuch as missing:
         raise not_found(missing.args[0]) from None
-    for cancel in cancels:
-        await ports.submission.publish_cancel(principal, cancel)
-    await _settle(request, principal, event_id)
-
-
-async def _settle(request: Request, principal: Principal, event_id: UUID) -> None:
-    """Wait until readers see a decided event, within the deadline. It is decided either way."""
-    ports = _ports(request)
-    ports.relay.wake()
-    try:
-        async with asyncio.timeout(ports.read_your_writes_s):
-            # Another process commits it, so there is nothing of ours to wait on.
-            while not await conversations.recorded(ports.database, principal.tenant_id, event_id):  # noqa: ASYNC110
-                await asyncio.sleep(_RECORDED_POLL_S)
-    except TimeoutError:
-        return
+    await settle_erased(request, principal, event_id, [conversation_id], cancels)
 
 
 class ProviderKeyBody(BaseModel):
@@ -238,7 +199,7 @@ class ProviderKeyAccepted(BaseModel):
 )
 async def add_provider_key(request: Request, principal: Admin, body: ProviderKeyBody) -> ProviderKeyAccepted:
     """Within 5 s the tenant's prompts in this pool are asked with its own keys, and with no other's."""
-    ports = _ports(request)
+    ports = ports_of(request)
     try:
         added = await ports.provider_keys.add(
             principal.tenant_id, body.pool, body.key.get_secret_value(), body.name, actor=principal.actor
@@ -269,7 +230,7 @@ async def retire_provider_key(
     provider_key_id: Annotated[UUID, Path(description="the key, as the 201 named it")],
 ) -> None:
     """Within 5 s nothing new is asked with it; what runs ends. After a tenant's last one, the platform's are used."""
-    ports = _ports(request)
+    ports = ports_of(request)
     try:
         await ports.provider_keys.retire(principal.tenant_id, provider_key_id, actor=principal.actor)
     except NoSuchProviderKey:
@@ -288,3 +249,4 @@ def _lag() -> Problem:
 router = APIRouter()
 router.include_router(prompts)
 router.include_router(others)
+router.include_router(erasures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
 from backplane.ports.bus import Bus
@@ -12,8 +13,9 @@ from backplane.security.principal import Principal
 from backplane.settings import Settings
 from command_api import conversations, idempotency
 from command_api.admission import Refused, admit
+from command_api.content_keys import ContentKeys, KeyGone, NewKey, Sealing
 from command_api.conversations import NoSuch, Place
-from command_api.idempotency import Key, hash_of
+from command_api.idempotency import BodyHash, Key, Stored, StoredBefore
 from command_api.lanes import Lanes
 from command_api.prompt import Accepted, PromptBody, command_of
 from event_schemas import topics
@@ -31,9 +33,13 @@ class ProjectionsLag(Exception):
 class Submission:
     """The handlers of the commands that travel on the bus."""
 
-    def __init__(self, bus: Bus, database: Database, settings: Settings) -> None:
+    def __init__(
+        self, bus: Bus, database: Database, keys: ContentKeys, body_hash: BodyHash, settings: Settings
+    ) -> None:
         self._bus = bus
         self._database = database
+        self._keys = keys
+        self._body_hash = body_hash
         self._settings = settings
         self._lanes = Lanes(bus)
         self._freshness = Freshness(bus, database, topics.all_topics(list(settings.pools)))
@@ -43,13 +49,16 @@ class Submission:
     ) -> Accepted:
         """Accept a prompt: when this returns, the prompt is durable.
 
-        Raises Refused, NoSuch, ProjectionsLag, KeyReused, and what the bus and the database raise.
+        Raises Refused, NoSuch, ProjectionsLag, KeyReused, and what the bus, the database and the data keys raise.
         """
-        key = None if idempotency_key is None else Key(principal.tenant_id, idempotency_key, hash_of(body.as_given()))
+        tenant_id = principal.tenant_id
+        key = None
+        if idempotency_key is not None:
+            key = Key(tenant_id, idempotency_key, self._body_hash(body.as_given()))
         # A prompt that begins a conversation asks nothing more than whether its key is free, and storing says that.
         known = None if key is None or body.begins_a_conversation else await idempotency.find(self._database, key)
         if known is not None:
-            return await self._publish(known, principal.tenant_id)
+            return await self._publish_again(known, tenant_id)
         try:
             admitted = admit(body, self._settings)
         except Refused:
@@ -57,34 +66,47 @@ class Submission:
             known = None if key is None else await idempotency.find(self._database, key)
             if known is None:
                 raise
-            return await self._publish(known, principal.tenant_id)
+            return await self._publish_again(known, tenant_id)
         place = await self._place(principal, body)
-        command = command_of(
+        topic = topics.commands(admitted.pool)
+        lane = await self._lanes.choose(topic, tenant_id)
+        prompt = partial(
+            command_of,
             body,
             principal,
+            generation_id=new_id(),
             conversation_id=place.conversation_id,
             parent_message_id=place.parent_message_id,
             model=admitted.model,
             pool=admitted.pool,
             fallbacks=admitted.fallbacks,
         )
-        envelope = Envelope.first(
-            command,
-            id=new_id(),
-            source=SOURCE,
-            tenant_id=principal.tenant_id,
-            actor=principal.actor,
-            traceparent=traceparent,
-        )
-        topic = topics.commands(admitted.pool)
-        lane = await self._lanes.choose(topic, principal.tenant_id)
-        stored = idempotency.Stored(topic, lane, encode(envelope))
-        if key is not None:
-            first = await idempotency.store(self._database, key, stored)
-            if first is not stored:
-                return await self._publish(first, principal.tenant_id)
-        await self._bus.publish(topic, stored.command, key=str(principal.tenant_id), partition=lane)
+        try:
+            data_key = await self._data_key(principal, place, prompt.keywords["generation_id"])
+            if key is None:
+                sealing = data_key if isinstance(data_key, Sealing) else await self._keys.add(data_key)
+                command = prompt(sealing=sealing)
+                stored = Stored(topic, lane, _encoded(command, principal, traceparent))
+            else:
+                # In one transaction, so that who comes second leaves no data key behind.
+                async with self._database.tenant(tenant_id) as session:
+                    within = self._keys.add_within
+                    sealing = data_key if isinstance(data_key, Sealing) else await within(session, data_key)
+                    command = prompt(sealing=sealing)
+                    stored = Stored(topic, lane, _encoded(command, principal, traceparent))
+                    await idempotency.store(session, key, stored)
+        except StoredBefore as before:
+            return await self._publish_again(before.stored, tenant_id)
+        except KeyGone:
+            raise NoSuch("conversation") from None
+        await self._bus.publish(topic, stored.command, key=str(tenant_id), partition=lane)
         return Accepted.of(command)
+
+    async def _data_key(self, principal: Principal, place: Place, generation_id: UUID) -> Sealing | NewKey:
+        tenant_id, conversation_id = principal.tenant_id, place.conversation_id
+        if place.data_key is not None:
+            return Sealing(await self._keys.of_conversation(tenant_id, conversation_id, place.data_key), True)
+        return await self._keys.new(tenant_id, conversation_id, generation_id, place.user_id)
 
     async def cancel(self, principal: Principal, generation_id: UUID) -> None:
         """Ask for a generation to be stopped: when this returns, the wish is durable. Raises as ``submit``."""
@@ -121,8 +143,21 @@ class Submission:
         if not await self._freshness.caught_up(self._settings.read_your_writes_s):
             raise ProjectionsLag
 
-    async def _publish(self, stored: idempotency.Stored, tenant_id: UUID) -> Accepted:
+    async def _publish_again(self, stored: Stored, tenant_id: UUID) -> Accepted:
         envelope = decode(stored.command)
         assert isinstance(envelope.data, SubmitPrompt)
         await self._bus.publish(stored.topic, stored.command, key=str(tenant_id), partition=stored.partition)
         return Accepted.of(envelope.data)
+
+
+def _encoded(command: SubmitPrompt, principal: Principal, traceparent: str | None) -> bytes:
+    return encode(
+        Envelope.first(
+            command,
+            id=new_id(),
+            source=SOURCE,
+            tenant_id=principal.tenant_id,
+            actor=principal.actor,
+            traceparent=traceparent,
+        )
+    )

@@ -57,7 +57,10 @@ class ContentPolicy(BaseModel):
 
     keeps_content: bool = Field(default=True, description="false: what is written is gone when its generation ends")
     content_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="days after which a conversation nobody writes in is erased; none: never"
+        default=None,
+        ge=1,
+        le=36_500,
+        description="days after which a conversation nobody writes in is erased; none: never",
     )
 
 

@@ -101,7 +101,9 @@ class SubmitPrompt(AboutGeneration):
     parameters: Parameters
     content: Written = Field(description="a PromptContent")
     title: Written | None = Field(default=None, description="a TitleContent, of the conversation that it begins")
-    keeps_content: bool = Field(default=True, description="false: it has a data key of its own, which dies when it has ended")
+    keeps_content: bool = Field(
+        default=True, description="false: it has a data key of its own, which dies when it has ended"
+    )
     share: Share = Field(default_factory=Share, description="its tenant's, when it was accepted")
 
     @property

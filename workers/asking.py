@@ -102,6 +102,6 @@ class Asking:
             detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
             terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))
         else:
-            return await self._claims.take_over(facts.tenant_id, generation_id, expired.attempt, lost)
+            return await self._claims.take_over(facts.tenant_id, delivery.prompt, expired.attempt, lost)
         ended = await self._claims.end_lost(facts.tenant_id, generation_id, expired.attempt, terminal, lost)
         return Ended(terminal) if ended else Busy()

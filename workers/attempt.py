@@ -16,12 +16,14 @@ from backplane.ports.bus import Publisher
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_room import Full
 from backplane.ports.token_stream import Frame, Kind, StreamWriter
+from backplane.security.content import CannotRead, DataKey, DataKeys
 from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import SubmitPrompt
 from event_schemas.payload import Usage
 from workers import estimate
 from workers.billing import Billing
+from workers.claims import WrappedKeys
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
 from workers.history import NotProjected, history
@@ -37,6 +39,7 @@ from workers.inference.port import (
     RequestRefused,
     ToolCallDelta,
 )
+from workers.opening import Opened, open_prompt
 from workers.publication import Publication
 from workers.upstream import Leave, NoRoom, Upstream
 
@@ -87,6 +90,7 @@ class AttemptPorts:
     publisher: Publisher
     streams: StreamWriter
     database: Database
+    data_keys: DataKeys
 
 
 class Attempt:
@@ -96,13 +100,21 @@ class Attempt:
     """
 
     def __init__(
-        self, ports: AttemptPorts, facts: Facts, prompt: SubmitPrompt, attempt: int, permit: Leave = None
+        self,
+        ports: AttemptPorts,
+        facts: Facts,
+        prompt: SubmitPrompt,
+        attempt: int,
+        wrapped: WrappedKeys,
+        permit: Leave = None,
     ) -> None:
         self._ports = ports
         self._permit = permit
         self._facts = facts
         self._prompt = prompt
         self._attempt = attempt
+        self._wrapped = wrapped
+        self._key: DataKey | None = None
         self._began = time.monotonic()
         self._first_token: float | None = None
         self._deltas = Deltas()
@@ -130,7 +142,8 @@ class Attempt:
         self._say_started()
         taken = self._deltas.take()
         if taken is not None:
-            self._publication.say(encode(self._facts.tokens(self._attempt, *taken)))
+            assert self._key is not None, "the prompt was opened before anything was said"
+            self._publication.say(encode(self._facts.tokens(self._attempt, *taken, self._key)))
 
     def _count(self) -> None:
         _tokens.inc(self._deltas.count - self._counted)
@@ -158,12 +171,12 @@ class Attempt:
             if self._stop is not Stop.CANCELLED:
                 return self._stop
             self.ending = True
-            return self._facts.cancelled(self._attempt, self._deltas)
+            return self._facts.cancelled(self._attempt, self._said, self._key)
         except RequestRefused as refused:
             if self._prompt.fallbacks and refused.reason in _ANOTHER_MAY:
                 return self._broken(refused)
             self.ending = True
-            return self._facts.failed(self._attempt, refused.reason, str(refused), self._deltas)
+            return self._facts.failed(self._attempt, refused.reason, str(refused), self._said, self._key)
         except NoRoom as full:
             return Unstarted(full.full)
         except BackendError as broken:
@@ -174,7 +187,9 @@ class Attempt:
             first_token_ms=round(((self._first_token or ended) - self._began) * 1000),
             duration_ms=round((ended - self._began) * 1000),
         )
-        return self._facts.completed(self._attempt, finished.finish_reason, self._used(finished), self._deltas, timing)
+        assert self._key is not None, "the prompt was opened before it was answered"
+        used = self._used(finished)
+        return self._facts.completed(self._attempt, finished.finish_reason, used, self._deltas, timing, self._key)
 
     def _broken(self, error: BackendError) -> Broken:
         away = isinstance(error, NotServed | RequestRefused)
@@ -192,6 +207,11 @@ class Attempt:
             reasoning_tokens=finished.reasoning_tokens,
         )
 
+    @property
+    def _said(self) -> Deltas | None:
+        """None before the prompt was opened, when nobody was asked."""
+        return None if self._key is None else self._deltas
+
     async def tell(self, terminal: bytes) -> None:
         """Publish the terminal event, after what was said before. Tokens not emitted yet need no event: it has them."""
         self._say_started()
@@ -206,15 +226,18 @@ class Attempt:
         await self._ports.upstream.give_back(permit)
 
     async def _infer(self) -> Finished:
+        prompt = await open_prompt(self._ports.data_keys, self._facts.tenant_id, self._prompt, self._wrapped)
+        self._key = prompt.key
         request = InferenceRequest(
             generation_id=self._prompt.generation_id,
             attempt=self._attempt,
             model=self._prompt.model,
-            messages=await self._history(),
+            messages=await self._history(prompt),
             parameters=self._prompt.parameters,
-            metadata=self._prompt.content.metadata,
-            tools=self._prompt.content.tools,
-            response_format=self._prompt.content.response_format,
+            metadata=prompt.content.metadata,
+            tools=prompt.content.tools,
+            response_format=prompt.content.response_format,
+            stop=prompt.content.stop,
         )
         permit, self._permit = self._permit, None
         answer = self._ports.upstream.answer(request, self._facts.tenant_id, estimate.tokens(self._prompt), permit)
@@ -234,11 +257,14 @@ class Attempt:
             raise BackendUnavailable("backend_error", f"the backend raised {type(bug).__name__}") from bug
         raise BackendUnavailable("backend_error", "the backend ended without saying how")
 
-    async def _history(self) -> tuple[ChatMessage, ...]:
+    async def _history(self, prompt: Opened) -> tuple[ChatMessage, ...]:
         deadline = time.monotonic() + _HISTORY_DEADLINE_S
         while True:
             try:
-                return await history(self._ports.database, self._facts.tenant_id, self._prompt)
+                before = prompt.content, prompt.conversation
+                return await history(self._ports.database, self._facts.tenant_id, self._prompt, *before)
+            except CannotRead as error:
+                raise RequestRefused("content_unreadable", str(error)) from None
             except (NotProjected, DatabaseUnavailable) as error:
                 if time.monotonic() > deadline:
                     raise BackendUnavailable("history_unavailable", "the conversation could not be read") from error

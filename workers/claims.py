@@ -14,7 +14,17 @@ from backplane.ports.database import Database, Row, TenantSession
 from backplane.ports.group_commit import GroupCommit
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import CancelGeneration, SubmitPrompt
+from workers import claim_statements
 from workers.history import has_ended
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKeys:
+    """What the prompt is sealed by and what its conversation is, as they are stored; None: it was erased, or there is
+    none. They are one where the tenant keeps content."""
+
+    prompt: bytes | None
+    conversation: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,7 @@ class Claimed:
     """It is this worker's to run, as ``attempt``."""
 
     attempt: int
+    keys: WrappedKeys = field(default=WrappedKeys(None, None), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ class Claims:
     async def _ask(self, group: Sequence[_Asked]) -> list[Answer | _Unclaimed | Exception]:
         prompts = [asked.prompt for asked in group]
         rows = await self._database.at_once(
-            _ASK,
+            claim_statements.ASK,
             ids=[prompt.generation_id for prompt in prompts],
             tenants=[asked.tenant_id for asked in group],
             conversations=[prompt.conversation_id for prompt in prompts],
@@ -135,7 +146,7 @@ class Claims:
 
     def _answer(self, asked: _Asked, row: Row) -> Answer | _Unclaimed:
         if row["claimed"]:
-            return Claimed(1)
+            return Claimed(1, _keys(asked.prompt, row))
         if row["attempt"] is None:
             # Two things can be in the way, and both mean to ask again: a claim of this generation that was faster,
             # or, by the partial unique index, another generation that runs in this conversation.
@@ -149,17 +160,18 @@ class Claims:
         return Expired(row["attempt"], row["cancel_requested"], row["recorded"] >= row["attempt"])
 
     async def take_over(
-        self, tenant_id: UUID, generation_id: UUID, lost: int, event: AnyEnvelope | None
+        self, tenant_id: UUID, prompt: SubmitPrompt, lost: int, event: AnyEnvelope | None
     ) -> Claimed | Busy:
         """Begin the attempt after ``lost``, and record in the same transaction that it was lost; ``event`` is None
         where that is recorded already. Busy: somebody was faster.
         """
         async with self._database.tenant(tenant_id) as session:
-            claim = {"id": generation_id, "lost": lost, "worker": self._worker, "lease": self._lease_s}
-            if not await session.execute(_TAKE_OVER, recorded=event is None, **claim):
+            claim = {"id": prompt.generation_id, "lost": lost, "worker": self._worker, "lease": self._lease_s}
+            row = await session.one(claim_statements.TAKE_OVER, recorded=event is None, **claim)
+            if row is None:
                 return Busy()
             await _to_outbox(session, event)
-        return Claimed(lost + 1)
+        return Claimed(lost + 1, _keys(prompt, row))
 
     async def hand_on(
         self, tenant_id: UUID, generation_id: UUID, attempt: int, command: AnyEnvelope, event: AnyEnvelope | None
@@ -172,7 +184,7 @@ class Claims:
         async with self._database.tenant(tenant_id) as session:
             claim = {"id": generation_id, "attempt": attempt, "worker": self._worker}
             onto = {"pool": prompt.pool, "times": len(prompt.fell_back), "command": encode(command)}
-            handed_on = await session.execute(_HAND_ON, **claim, **onto)
+            handed_on = await session.execute(claim_statements.HAND_ON, **claim, **onto)
             if handed_on:
                 await _to_outbox(session, event, command)
         return bool(handed_on)
@@ -183,7 +195,7 @@ class Claims:
 
     async def _end(self, group: Sequence[_Ending]) -> list[bool | Exception]:
         rows = await self._database.at_once(
-            _END,
+            claim_statements.END,
             ids=[ending.generation_id for ending in group],
             tenants=[ending.tenant_id for ending in group],
             attempts=[ending.attempt for ending in group],
@@ -202,10 +214,11 @@ class Claims:
         """
         async with self._database.tenant(tenant_id) as session:
             ended = await session.execute(
-                _END_LOST, id=generation_id, lost=lost, recorded=event is None, terminal=terminal
+                claim_statements.END_LOST, id=generation_id, lost=lost, recorded=event is None, terminal=terminal
             )
             if ended:
                 await _to_outbox(session, event)
+                await _let_key_die(session, generation_id)
         return bool(ended)
 
     async def cancel(self, tenant_id: UUID, wish: CancelGeneration, terminal: bytes) -> Ended | Told | Expired:
@@ -224,6 +237,7 @@ class Claims:
                 terminal=terminal,
             )
             if inserted:
+                await _let_key_die(session, wish.generation_id)
                 return Ended(terminal)
             row = await session.one(
                 "UPDATE work.claims SET cancel_requested = true WHERE generation_id = :id"
@@ -239,7 +253,7 @@ class Claims:
 
     async def heartbeat(self) -> Mapping[UUID, bool]:
         """Renew all leases of this worker. Returns what it still runs → whether its cancel was asked for."""
-        rows = await self._database.at_once(_HEARTBEAT, worker=self._worker, lease=self._lease_s)
+        rows = await self._database.at_once(claim_statements.HEARTBEAT, worker=self._worker, lease=self._lease_s)
         return {row["generation_id"]: row["cancel_requested"] for row in rows}
 
     async def release(self, generation_ids: Sequence[UUID]) -> None:
@@ -253,7 +267,7 @@ class Claims:
 
     async def unclaim(self, generation_id: UUID, attempt: int) -> None:
         """As if ``attempt`` had never been claimed: it asked nobody and said nothing. Whoever asks next may have it."""
-        await self._database.at_once(_UNCLAIM, id=generation_id, attempt=attempt, worker=self._worker)
+        await self._database.at_once(claim_statements.UNCLAIM, id=generation_id, attempt=attempt, worker=self._worker)
 
     async def forget_old(self, keep_hours: int) -> int:
         """Delete what ended over ``keep_hours`` ago. Returns how many."""
@@ -263,6 +277,17 @@ class Claims:
             )
 
 
+def _keys(prompt: SubmitPrompt, row: Row) -> WrappedKeys:
+    return WrappedKeys(row["kept_key"] if prompt.keeps_content else row["own_key"], row["kept_key"])
+
+
+async def _let_key_die(session: TenantSession, generation_id: UUID) -> None:
+    """The prompt's own, where its tenant keeps no content."""
+    await session.execute(
+        "DELETE FROM control.data_keys WHERE generation_id IS NOT NULL AND generation_id = :id", id=generation_id
+    )
+
+
 async def _to_outbox(session: TenantSession, *envelopes: AnyEnvelope | None) -> None:
     for envelope in filter(None, envelopes):
         await session.execute(
@@ -270,75 +295,3 @@ async def _to_outbox(session: TenantSession, *envelopes: AnyEnvelope | None) -> 
             tenant_id=session.tenant_id,
             envelope=encode(envelope),
         )
-
-
-# A group inserts in the order of conversations, and locks in the order of generations, so that no two wait for each
-# other. The claims that are looked at are those from before the insert. OFFSET 0 and ANY keep the planner, which knows
-# nothing of a table that was empty a moment ago, to the indexes.
-_ASK = """
-WITH asked AS MATERIALIZED (
-  SELECT a.*, (SELECT bool_and(p.terminal IS NOT NULL) FROM work.claims p
-               WHERE p.message_ids @> ARRAY[a.after] AND p.tenant_id = a.tenant_id) AS after_ended
-  FROM unnest(CAST(:ids AS uuid[]), CAST(:tenants AS uuid[]), CAST(:conversations AS uuid[]), CAST(:pools AS text[]),
-              CAST(:afters AS uuid[]), CAST(:message_ids AS text[]), CAST(:commands AS bytea[]))
-    AS a(id, tenant_id, conversation_id, pool, after, message_ids, command)),
-claimed AS (
-  INSERT INTO work.claims
-    (generation_id, tenant_id, conversation_id, pool, attempt, worker, lease_until, message_ids, command)
-  SELECT a.id, a.tenant_id, a.conversation_id, a.pool, 1, :worker,
-         clock_timestamp() + make_interval(secs => :lease), CAST(a.message_ids AS uuid[]), a.command
-  FROM asked a WHERE a.after IS NULL OR a.after_ended ORDER BY a.conversation_id, a.id
-  ON CONFLICT DO NOTHING RETURNING generation_id)
-SELECT a.id, a.after_ended, a.id IN (SELECT generation_id FROM claimed) AS claimed, c.*
-FROM asked a LEFT JOIN LATERAL (
-  SELECT c.handed_on, c.attempt, c.recorded, c.worker, c.lease_until > now() AS held, c.cancel_requested, c.terminal
-  FROM work.claims c WHERE c.generation_id = a.id OFFSET 0) c ON true
-"""
-# What nobody runs is still as whoever asked saw it.
-_TAKE_OVER = """
-UPDATE work.claims SET attempt = attempt + 1, recorded = :lost, worker = :worker,
-  lease_until = clock_timestamp() + make_interval(secs => :lease)
-WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()
-  AND (recorded >= attempt) = :recorded
-"""
-_END_LOST = """
-UPDATE work.claims SET attempt = attempt + 1, recorded = :lost, terminal = :terminal, ended_at = now(),
-  lease_until = NULL
-WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()
-  AND (recorded >= attempt) = :recorded
-"""
-_HAND_ON = """
-UPDATE work.claims SET pool = :pool, handed_on = :times, command = :command, recorded = :attempt, worker = NULL,
-  lease_until = now()
-WHERE generation_id = :id AND attempt = :attempt AND handed_on = :times - 1 AND terminal IS NULL
-  AND (worker = :worker OR lease_until <= now())
-"""
-_END = """
-WITH mine AS MATERIALIZED (
-  SELECT generation_id FROM work.claims WHERE generation_id = ANY(CAST(:ids AS uuid[]))
-  ORDER BY generation_id FOR UPDATE)
-UPDATE work.claims c SET terminal = e.terminal, ended_at = now(), lease_until = NULL
-FROM unnest(CAST(:ids AS uuid[]), CAST(:tenants AS uuid[]), CAST(:attempts AS integer[]), CAST(:terminals AS bytea[]))
-  AS e(id, tenant_id, attempt, terminal)
-WHERE c.generation_id = ANY(ARRAY(SELECT generation_id FROM mine)) AND c.generation_id = e.id
-  AND c.tenant_id = e.tenant_id AND c.attempt = e.attempt AND c.worker = :worker AND c.terminal IS NULL
-RETURNING c.generation_id
-"""
-_HEARTBEAT = """
-WITH mine AS MATERIALIZED (
-  SELECT generation_id FROM work.claims WHERE worker = :worker AND terminal IS NULL ORDER BY generation_id FOR UPDATE)
-UPDATE work.claims c SET lease_until = clock_timestamp() + make_interval(secs => :lease)
-WHERE c.generation_id = ANY(ARRAY(SELECT generation_id FROM mine)) RETURNING c.generation_id, c.cancel_requested
-"""
-# What was to be cancelled meanwhile is released like any other, so that the wish is not lost.
-_UNCLAIM = """
-WITH gone AS (
-  DELETE FROM work.claims
-  WHERE generation_id = :id AND attempt = 1 AND :attempt = 1 AND worker = :worker AND terminal IS NULL
-    AND NOT cancel_requested
-  RETURNING generation_id)
-UPDATE work.claims SET lease_until = now(), worker = NULL,
-  attempt = CASE WHEN attempt > 1 AND NOT cancel_requested THEN attempt - 1 ELSE attempt END
-WHERE generation_id = :id AND attempt = :attempt AND worker = :worker AND terminal IS NULL
-  AND generation_id NOT IN (SELECT generation_id FROM gone)
-"""

@@ -8,8 +8,9 @@ from backplane.ports.bus import MAX_MESSAGE_BYTES
 from event_schemas.chat import AnswerContent, Piece
 from workers.inference.port import Delta, Reasoning, ToolCallDelta
 
-_MOST_BYTES = MAX_MESSAGE_BYTES - 1024 * 1024
-"""Of text with its logprobs, as JSON: the event that ends an answer has all of it, and has to go over the bus."""
+_MOST_BYTES = (MAX_MESSAGE_BYTES - 1024 * 1024) * 3 // 4
+"""Of text with its logprobs, as JSON: the event that ends an answer has all of it, sealed, which is a third more as
+base64, and has to go over the bus."""
 
 
 class Deltas:

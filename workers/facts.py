@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
+from backplane.security.content import DataKey
 from event_schemas.chat import Piece
 from event_schemas.codec import AnyEnvelope
 from event_schemas.generation import (
@@ -23,7 +24,6 @@ from event_schemas.generation import (
     TokensEmitted,
 )
 from event_schemas.payload import Payload, Usage
-from workers import estimate
 from workers.billing import Billing
 from workers.deltas import Deltas
 
@@ -69,13 +69,14 @@ class Facts:
             )
         )
 
-    def tokens(self, attempt: int, first_seq: int, deltas: tuple[Piece, ...]) -> AnyEnvelope:
+    def tokens(self, attempt: int, first_seq: int, deltas: tuple[Piece, ...], key: DataKey) -> AnyEnvelope:
         return self._say(
             TokensEmitted(
                 generation_id=self._prompt.generation_id,
                 attempt=attempt,
                 first_seq=first_seq,
-                content=TokensContent.of(deltas),
+                count=len(deltas),
+                content=key.seal(TokensContent.of(deltas)),
             )
         )
 
@@ -101,31 +102,34 @@ class Facts:
         return None if prompt is None else self._say(prompt)
 
     def completed(
-        self, attempt: int, reason: FinishReason, usage: Usage, deltas: Deltas, timing: Timing
+        self, attempt: int, reason: FinishReason, usage: Usage, deltas: Deltas, timing: Timing, key: DataKey
     ) -> AnyEnvelope:
         return self._say(
             GenerationCompleted(
-                **self._ended(attempt, usage, deltas),
+                **self._ended(attempt, usage, deltas, key),
                 finish_reason=reason,
                 first_token_ms=timing.first_token_ms,
                 duration_ms=timing.duration_ms,
             )
         )
 
-    def failed(self, attempt: int, reason: str, detail: str, deltas: Deltas | None) -> AnyEnvelope:
-        """``deltas`` is None where the attempt never ran, so that it used nothing."""
-        return self._say(GenerationFailed(**self._broken_off(attempt, deltas), reason=reason, detail=detail))
+    def failed(
+        self, attempt: int, reason: str, detail: str, deltas: Deltas | None, key: DataKey | None = None
+    ) -> AnyEnvelope:
+        """``deltas`` is None where the attempt never ran, so that it used nothing. What it said needs ``key``."""
+        return self._say(GenerationFailed(**self._broken_off(attempt, deltas, key), reason=reason, detail=detail))
 
-    def cancelled(self, attempt: int, deltas: Deltas | None) -> AnyEnvelope:
-        """``deltas`` is None where the attempt never ran, so that it used nothing."""
-        return self._say(GenerationCancelled(**self._broken_off(attempt, deltas)))
+    def cancelled(self, attempt: int, deltas: Deltas | None, key: DataKey | None = None) -> AnyEnvelope:
+        """As ``failed``."""
+        return self._say(GenerationCancelled(**self._broken_off(attempt, deltas, key)))
 
-    def _broken_off(self, attempt: int, deltas: Deltas | None) -> dict[str, Any]:
+    def _broken_off(self, attempt: int, deltas: Deltas | None, key: DataKey | None) -> dict[str, Any]:
         if deltas is None:
-            return self._ended(attempt, _NOTHING, Deltas()) | {"served": None}
-        return self._ended(attempt, self.estimate(deltas.count), deltas)
+            return self._ended(attempt, _NOTHING, Deltas(), None) | {"served": None}
+        return self._ended(attempt, self.estimate(deltas.count), deltas, key)
 
-    def _ended(self, attempt: int, usage: Usage, deltas: Deltas) -> dict[str, Any]:
+    def _ended(self, attempt: int, usage: Usage, deltas: Deltas, key: DataKey | None) -> dict[str, Any]:
+        assert key is not None or not deltas.count, "nothing is said before there is a key to seal it by"
         return {
             "generation_id": self._prompt.generation_id,
             "conversation_id": self._prompt.conversation_id,
@@ -135,13 +139,14 @@ class Facts:
             "model": self._model,
             "usage": self._billing.priced(usage, self._served),
             "served": self._served,
-            "content": deltas.answer,
+            "deltas": deltas.count,
+            "content": key.seal(deltas.answer) if key is not None and deltas.count else None,
         }
 
     def estimate(self, output_tokens: int) -> Usage:
         """What an attempt used that nobody counted, of which ``output_tokens`` deltas were seen."""
         prompt = self._prompt
-        asked = estimate.input_tokens(prompt) if isinstance(prompt, SubmitPrompt) else 0
+        asked = prompt.input_tokens if isinstance(prompt, SubmitPrompt) else 0
         return Usage(input_tokens=asked, output_tokens=output_tokens, source="estimated")
 
     def _say(self, payload: Payload) -> AnyEnvelope:

@@ -73,7 +73,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 settings.worker,
                 claims,
                 commands,
-                AttemptPorts(upstream, billing, side.bus, side.streams, side.database),
+                AttemptPorts(upstream, billing, side.bus, side.streams, side.database, side.data_keys),
                 side.signals,
                 readiness,
             )

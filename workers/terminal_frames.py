@@ -28,4 +28,4 @@ def terminal_frame(event: AnyEnvelope) -> Frame:
             detail |= {"reason": ended.reason, "detail": ended.detail}
         case GenerationCancelled():
             kind = Kind.CANCELLED
-    return Frame(kind, ended.attempt, len(ended.content.delta_lengths), detail=detail)
+    return Frame(kind, ended.attempt, ended.deltas, detail=detail)

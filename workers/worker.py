@@ -229,7 +229,7 @@ class Worker:
             answer = await self._answer(delivery)
             if isinstance(answer, Claimed):
                 unused, permit = permit, None
-                return await self._attempt(delivery, answer.attempt, unused)
+                return await self._attempt(delivery, answer, unused)
         finally:
             await self._ports.upstream.give_back(permit)
         match answer:
@@ -255,8 +255,9 @@ class Worker:
             return True
         return await self._asking.ask(delivery)
 
-    async def _attempt(self, delivery: Delivery, number: int, permit: Leave) -> bool | Full:
-        attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, permit)
+    async def _attempt(self, delivery: Delivery, claimed: Claimed, permit: Leave) -> bool | Full:
+        number = claimed.attempt
+        attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, claimed.keys, permit)
         try:
             with self.running.holding(Run(attempt, delivery)):
                 return await self._run(attempt, delivery, number)

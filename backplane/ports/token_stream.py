@@ -106,6 +106,11 @@ class StreamReader(Protocol):
         """
 
 
+class StreamEraser(Protocol):
+    async def erase(self, tenant_id: UUID, generation_ids: Sequence[UUID]) -> None:
+        """Nothing that was written of these generations is kept any more. Raises StreamUnavailable."""
+
+
 class Signals(Protocol):
     """Wake-ups between processes: hints that make things fast. Nothing depends on one arriving."""
 

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from backplane.ports.bus import BusError, MessageTooLarge
 from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import StreamUnavailable
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ _DESCRIPTIONS = {
     401: "No valid API key",
     403: "The key's role may not do this",
     404: "Not there, or not yours",
-    409: "The idempotency key was used with another body, or what is to be made is there already",
+    409: "The idempotency key was used with another body, what is to be made is there already, or nothing is kept",
     413: "The body is too large",
     415: "The body is not sent as `application/json`",
     422: "A field is invalid; the problem names it",
@@ -174,6 +175,7 @@ def install(app: FastAPI) -> None:
     # Where the bus refuses, or a topic is gone, an operator has to act; the caller can only come again.
     app.add_exception_handler(BusError, _outage("bus"))
     app.add_exception_handler(StreamUnavailable, _outage("token stream"))
+    app.add_exception_handler(WrappingUnavailable, _outage("holder of the master key"))
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from pydantic import SecretStr
@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres_bus.bus import PostgresBus
 from backplane.adapters.redis.connection import ping
+from backplane.adapters.redis.eraser import RedisStreamEraser
 from backplane.adapters.redis.hub import Hub
 from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.adapters.redis.reader import RedisStreamReader
@@ -20,7 +21,7 @@ from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database
 from backplane.ports.key_room import KeyRoom, RoomView
-from backplane.ports.token_stream import Signals, StreamReader, StreamWriter
+from backplane.ports.token_stream import Signals, StreamEraser, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
 from backplane.security.content import DataKeys
 from backplane.security.sealing import MasterKey
@@ -38,8 +39,10 @@ class CommandSide:
     database: Database
     relay_database: Database
     signals: Signals
+    streams: StreamEraser
     master_key: MasterKey
     data_keys: DataKeys
+    key_pepper: str = field(repr=False)
     authenticator: Authenticator
     readiness: Readiness
 
@@ -85,8 +88,10 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             database,
             adapters.database("relay", pool_size=1),
             adapters.signals(),
+            adapters.stream_eraser(),
             master_key(settings),
             DataKeys(master_key(settings)),
+            adapters.key_pepper,
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
         )
@@ -194,14 +199,18 @@ class _Adapters:
         self._stack.push_async_callback(made.close)
         return made
 
+    def stream_eraser(self) -> RedisStreamEraser:
+        made = RedisStreamEraser(self._redis_url)
+        self._stack.push_async_callback(made.close)
+        return made
+
     def key_room(self) -> RedisKeyRoom:
         made = RedisKeyRoom(self._redis_url)
         self._stack.push_async_callback(made.close)
         return made
 
     def authenticator(self, database: Database) -> Authenticator:
-        pepper = _revealed(self._settings.security.key_pepper, "security.key_pepper")
-        return Authenticator(database, pepper, self._settings.security.key_cache_s)
+        return Authenticator(database, self.key_pepper, self._settings.security.key_cache_s)
 
     async def redis_ping(self) -> None:
         """Raises StreamUnavailable."""
@@ -212,6 +221,10 @@ class _Adapters:
             self._hub = Hub(self._redis_url)
             self._stack.push_async_callback(self._hub.close)
         return self._hub
+
+    @property
+    def key_pepper(self) -> str:
+        return _revealed(self._settings.security.key_pepper, "security.key_pepper")
 
     @property
     def _redis_url(self) -> str:

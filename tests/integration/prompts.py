@@ -12,6 +12,7 @@ from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope
 from event_schemas.envelope import Envelope
 from event_schemas.generation import CancelGeneration, Fallback, Parameters, PromptContent, SubmitPrompt
+from event_schemas.payload import Content, Plain
 from workers.billing import Billing
 from workers.prices import PriceTable
 
@@ -34,17 +35,26 @@ def scripted(
         conversation_id=conversation or new_id(),
         parent_message_id=parent,
         input_message_ids=(new_id(),),
+        roles=("user",),
+        input_tokens=-(-len(text) // 4),
         user_id=None,
         key_id=new_id(),
         model="scripted",
         pool=pool,
         fallbacks=fallbacks,
         parameters=Parameters(),
-        content=PromptContent(
-            messages=(ChatMessage(role="user", content=text),),
-            metadata={"script": json.dumps(list(scripts) or [{"count": 5}])},
+        content=written(
+            PromptContent(
+                messages=(ChatMessage(role="user", content=text),),
+                metadata={"script": json.dumps(list(scripts) or [{"count": 5}])},
+            )
         ),
     )
+
+
+def written(content: Content) -> Plain:
+    """To be sealed when it is submitted."""
+    return Plain(plain=content.model_dump(mode="json"))
 
 
 def wish(prompt: SubmitPrompt) -> CancelGeneration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -12,12 +11,14 @@ import pytest
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.identifiers import new_id
-from event_schemas.chat import ChatMessage, ImagePart, ToolCall
+from backplane.security.content import DataKey, opened
+from event_schemas.chat import AnswerContent, ChatMessage, ImagePart, ToolCall
 from event_schemas.codec import encode
-from event_schemas.generation import Fallback, SubmitPrompt
+from event_schemas.generation import Fallback, PromptContent, SubmitPrompt
 from event_schemas.payload import Usage
 from tests.conftest import TestDatabase
-from tests.integration.prompts import FREE, SPARE, envelope, scripted, wish
+from tests.integration.prompts import FREE, SPARE, envelope, scripted, wish, written
+from tests.integration.sealed_prompts import SealedPrompts
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine, Told
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
@@ -27,10 +28,18 @@ from workers.inference.port import Delta, ToolCallDelta
 TENANT = UUID("01990000-0000-7000-8000-00000000000a")
 
 
-def answered(command: SubmitPrompt, text: str, attempt: int = 1) -> bytes:
+KEY = DataKey(b"k" * 32, "conversation/of these tests")
+
+
+def answered(command: SubmitPrompt, text: str, attempt: int = 1, key: DataKey = KEY) -> bytes:
     deltas = Deltas()
     deltas.append(Delta(text))
-    return encode(Facts(envelope(command, TENANT), command, "w", FREE).cancelled(attempt, deltas))
+    return encode(Facts(envelope(command, TENANT), command, "w", FREE).cancelled(attempt, deltas, key))
+
+
+async def said(world: World, prompt: SubmitPrompt, tenant_id: UUID = TENANT) -> tuple[ChatMessage, ...]:
+    content = opened(prompt.content, KEY, PromptContent)
+    return await history(world.database, tenant_id, prompt, content, KEY)
 
 
 class World:
@@ -83,9 +92,7 @@ async def test_a_lost_attempt_is_taken_over_once_and_recorded_once(world: World)
     await world.expire(command)
     assert await world.ask(world.b, command) == Expired(1, False)
     lost = Facts(envelope(command, TENANT), command, "b", FREE).lost(1, 7)
-    answers = await asyncio.gather(
-        *(claims.take_over(TENANT, command.generation_id, 1, lost) for claims in (world.a, world.b))
-    )
+    answers = await asyncio.gather(*(claims.take_over(TENANT, command, 1, lost) for claims in (world.a, world.b)))
     assert sorted(type(answer).__name__ for answer in answers) == ["Busy", "Claimed"]
     assert Claimed(2) in answers
     assert await world.outbox() == 1
@@ -96,7 +103,7 @@ async def test_the_attempt_is_the_fence(world: World) -> None:
     await world.ask(world.a, command)
     await world.expire(command)
     lost = Facts(envelope(command, TENANT), command, "b", FREE).lost(1, 0)
-    await world.b.take_over(TENANT, command.generation_id, 1, lost)
+    await world.b.take_over(TENANT, command, 1, lost)
     assert not await world.a.end(TENANT, command.generation_id, 1, answered(command, "from a"))
     terminal = answered(command, "from b", 2)
     assert await world.b.end(TENANT, command.generation_id, 2, terminal)
@@ -128,10 +135,10 @@ async def test_history_is_read_from_claims_until_the_projection_has_it(world: Wo
     await world.ask(world.a, parent)
     await world.a.end(TENANT, parent.generation_id, 1, answered(parent, "answer"))
     child = scripted(conversation=parent.conversation_id, parent=parent.generation_id, text="next")
-    said = await history(world.database, TENANT, child)
-    assert [(m.role, m.content) for m in said] == [("user", "question"), ("assistant", "answer"), ("user", "next")]
+    told = await said(world, child)
+    assert [(m.role, m.content) for m in told] == [("user", "question"), ("assistant", "answer"), ("user", "next")]
     again = scripted(conversation=parent.conversation_id, parent=parent.input_message_ids[0], text="instead")
-    assert [m.content for m in await history(world.database, TENANT, again)] == ["question", "instead"]
+    assert [m.content for m in await said(world, again)] == ["question", "instead"]
 
 
 async def test_what_a_tool_was_asked_is_history_where_the_answer_was_completed(world: World) -> None:
@@ -141,10 +148,10 @@ async def test_what_a_tool_was_asked_is_history_where_the_answer_was_completed(w
     deltas.append(ToolCallDelta(0, "{}", id="c1", name="look"))
     facts = Facts(envelope(parent, TENANT), parent, "w", FREE)
     used = Usage(input_tokens=1, output_tokens=1, source="provider")
-    completed = facts.completed(1, "tool_calls", used, deltas, Timing(first_token_ms=1, duration_ms=1))
+    completed = facts.completed(1, "tool_calls", used, deltas, Timing(first_token_ms=1, duration_ms=1), KEY)
     await world.a.end(TENANT, parent.generation_id, 1, encode(completed))
     child = scripted(conversation=parent.conversation_id, parent=parent.generation_id, text="next")
-    question, call, _ = await history(world.database, TENANT, child)
+    question, call, _ = await said(world, child)
     assert (question.text, call) == (
         "question",
         ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),)),
@@ -152,47 +159,88 @@ async def test_what_a_tool_was_asked_is_history_where_the_answer_was_completed(w
 
     cancelled = scripted(text="question")
     await world.ask(world.a, cancelled)
-    await world.a.end(TENANT, cancelled.generation_id, 1, encode(facts.cancelled(1, deltas)))
+    await world.a.end(TENANT, cancelled.generation_id, 1, encode(facts.cancelled(1, deltas, KEY)))
     after = scripted(conversation=cancelled.conversation_id, parent=cancelled.generation_id, text="next")
-    assert [(m.role, m.text) for m in await history(world.database, TENANT, after)] == [
+    assert [(m.role, m.text) for m in await said(world, after)] == [
         ("user", "question"),
         ("user", "next"),
     ]
 
 
-async def test_parts_and_tool_calls_are_read_from_the_projection(world: World) -> None:
-    conversation, generation, parent = new_id(), new_id(), None
-    told: list[tuple[str, str, dict[str, object]]] = [
-        ("user", "", {"parts": [{"type": "image", "url": "https://example.com/a.png", "detail": None}]}),
-        ("assistant", "", {"tool_calls": [{"id": "c1", "name": "look", "arguments": "{}"}]}),
-        ("tool", "", {"tool_call_id": "c1"}),
-        ("assistant", "A cat", {"status": "failed", "tool_calls": [{"id": "c2", "name": "look", "arguments": "{"}]}),
-        ("assistant", "", {"status": "failed"}),
-    ]
-    for ordinal, (role, content, more) in enumerate(told):
-        message = new_id()
+async def projected(
+    world: World, prompt: SubmitPrompt, status: str, answer: AnswerContent | None, key: DataKey = KEY
+) -> None:
+    """As the projections store a generation that has ended."""
+    content = opened(prompt.content, key, PromptContent)
+    ids = (*prompt.input_message_ids, prompt.generation_id)
+    parents = (prompt.parent_message_id, *prompt.input_message_ids)
+    roles = (*(message.role for message in content.messages), "assistant")
+    sealed = key.seal(content).model_dump_json()
+    for ordinal, (id, parent, role) in enumerate(zip(ids, parents, roles, strict=True)):
+        is_answer = id == prompt.generation_id
         await world.owner.execute(
             "INSERT INTO read_models.messages (tenant_id, id, conversation_id, generation_id, parent_message_id, role,"
-            " content, parts, tool_calls, tool_call_id, status, attempt, ordinal, erased)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12, false)",
-            *(TENANT, message, conversation, generation, parent, role, content),
-            *(json.dumps(more[name]) if name in more else None for name in ("parts", "tool_calls")),
-            *(more.get("tool_call_id"), more.get("status", "complete"), ordinal),
+            " status, attempt, ordinal, erased, prompt, answer) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, false, $9, $10)",
+            *(TENANT, id, prompt.conversation_id, prompt.generation_id, parent, role),
+            *(status if is_answer else "complete", ordinal, sealed if is_answer else None),
+            key.seal(answer).model_dump_json() if is_answer and answer else None,
         )
-        parent = message
-    said = await history(world.database, TENANT, scripted(conversation=conversation, parent=parent, text="next"))
-    assert said == (
-        ChatMessage(role="user", content=(ImagePart(url="https://example.com/a.png"),)),
-        ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),)),
-        ChatMessage(role="tool", content="", tool_call_id="c1"),
+
+
+def prompt_of(*messages: ChatMessage, after: SubmitPrompt | None = None) -> SubmitPrompt:
+    conversation, parent = (None, None) if after is None else (after.conversation_id, after.generation_id)
+    return scripted(conversation=conversation, parent=parent).model_copy(
+        update={
+            "content": written(PromptContent(messages=messages)),
+            "input_message_ids": tuple(new_id() for _ in messages),
+        }
+    )
+
+
+async def test_parts_and_tool_calls_are_read_from_the_projection(world: World) -> None:
+    picture = ChatMessage(role="user", content=(ImagePart(url="https://example.com/a.png"),))
+    call = ToolCall(id="c1", name="look", arguments="{}")
+    result = ChatMessage(role="tool", content="", tool_call_id="c1")
+    broken = ToolCall(id="c2", name="look", arguments="{")
+    first = prompt_of(ChatMessage(role="system", content="be brief"), picture)
+    second = prompt_of(result, after=first)
+    third = prompt_of(after=second)
+    await projected(world, first, "completed", AnswerContent(text="", delta_lengths=(), tool_calls=(call,)))
+    await projected(world, second, "failed", AnswerContent(text="A cat", delta_lengths=(), tool_calls=(broken,)))
+    await projected(world, third, "failed", None)
+    following = scripted(conversation=first.conversation_id, parent=third.generation_id, text="next")
+    assert await said(world, following) == (
+        ChatMessage(role="system", content="be brief"),
+        picture,
+        ChatMessage(role="assistant", content="", tool_calls=(call,)),
+        result,
         ChatMessage(role="assistant", content="A cat"),
         ChatMessage(role="user", content="next"),
     )
+    instead = scripted(conversation=first.conversation_id, parent=first.input_message_ids[0], text="instead")
+    assert [message.text for message in await said(world, instead)] == ["be brief", "instead"]
+
+
+async def test_what_was_sealed_by_a_key_that_is_gone_is_as_if_it_had_not_been_said(world: World) -> None:
+    gone = DataKey(b"g" * 32, "conversation/of these tests")
+    first = prompt_of(ChatMessage(role="user", content="erased"))
+    await projected(world, first, "completed", AnswerContent(text="erased", delta_lengths=()), gone)
+    second = scripted(conversation=first.conversation_id, parent=first.generation_id, text="erased, too")
+    sealed = second.model_copy(update={"content": gone.seal(opened(second.content, None, PromptContent))})
+    await world.ask(world.a, sealed)
+    await world.a.end(TENANT, second.generation_id, 1, answered(second, "erased", key=gone))
+    child = scripted(conversation=first.conversation_id, parent=second.generation_id, text="next")
+    content = opened(child.content, None, PromptContent)
+    for key in (KEY, None):
+        told = await history(world.database, TENANT, child, content, key)
+        assert [message.text for message in told] == ["next"]
+    told = await history(world.database, TENANT, child, content, gone)
+    assert [message.text for message in told] == ["erased", "erased", "erased, too", "erased", "next"]
 
 
 async def test_history_does_not_invent_what_nobody_has(world: World) -> None:
     with pytest.raises(NotProjected):
-        await history(world.database, TENANT, scripted(parent=new_id()))
+        await said(world, scripted(parent=new_id()))
 
 
 async def test_another_tenant_sees_no_claimed_history(world: World) -> None:
@@ -200,7 +248,7 @@ async def test_another_tenant_sees_no_claimed_history(world: World) -> None:
     await world.ask(world.a, parent)
     await world.a.end(TENANT, parent.generation_id, 1, answered(parent, "answer"))
     with pytest.raises(NotProjected):
-        await history(world.database, new_id(), scripted(parent=parent.generation_id))
+        await said(world, scripted(parent=parent.generation_id), new_id())
 
 
 async def test_cancel_ends_at_once_what_never_began(world: World) -> None:
@@ -255,9 +303,9 @@ async def test_a_delivery_from_the_wrong_pool_is_void(world: World) -> None:
     assert sorted(await asyncio.gather(*gave)) == [False, True]
     assert await world.outbox() == 2, "the loss, and the command"
     assert isinstance(await world.ask(world.a, command), Elsewhere)
-    assert isinstance(await world.b.take_over(TENANT, command.generation_id, 1, facts.lost(1, 0)), Busy), "it is void"
+    assert isinstance(await world.b.take_over(TENANT, command, 1, facts.lost(1, 0)), Busy), "it is void"
     assert await world.ask(world.b, onto.data) == Expired(1, False, recorded=True)
-    assert await world.b.take_over(TENANT, command.generation_id, 1, None) == Claimed(2)
+    assert await world.b.take_over(TENANT, command, 1, None) == Claimed(2)
     assert await world.outbox() == 2, "the loss is recorded once"
     assert isinstance(await world.ask(world.a, command), Elsewhere), "also while it runs"
 
@@ -294,3 +342,64 @@ async def test_old_claims_are_forgotten_and_running_ones_never(world: World) -> 
     )
     assert await world.a.forget_old(keep_hours=24) == 1
     assert isinstance(await world.ask(world.a, running), Mine)
+
+
+async def stored_keys(world: World, *, own: bool) -> int:
+    count: int = await world.owner.fetchval(
+        "SELECT count(*) FROM control.data_keys WHERE (generation_id IS NOT NULL) = $1", own
+    )
+    return count
+
+
+async def test_the_claim_brings_the_keys(world: World) -> None:
+    sealed = SealedPrompts(world.owner.execute)
+    kept = await sealed.seal(scripted(), TENANT)
+    passing = scripted(conversation=kept.conversation_id).model_copy(update={"keeps_content": False})
+    passing = await sealed.seal(passing, TENANT)
+    answer = await world.ask(world.a, kept)
+    assert isinstance(answer, Claimed)
+    assert answer.keys.prompt is not None
+    assert answer.keys.prompt == answer.keys.conversation
+    await world.expire(kept)
+    lost = Facts(envelope(kept, TENANT), kept, "b", FREE).lost(1, 0)
+    again = await world.b.take_over(TENANT, kept, 1, lost)
+    assert isinstance(again, Claimed)
+    assert again.keys == answer.keys
+    await world.b.end(TENANT, kept.generation_id, 2, answered(kept, "x", 2))
+    own = await world.ask(world.a, passing)
+    assert isinstance(own, Claimed)
+    assert own.keys.conversation == answer.keys.conversation
+    assert own.keys.prompt not in (None, own.keys.conversation)
+    erased = await world.ask(world.a, scripted())
+    assert isinstance(erased, Claimed)
+    assert (erased.keys.prompt, erased.keys.conversation) == (None, None)
+
+
+@pytest.mark.parametrize("how", ["ends", "is lost", "never begins"])
+async def test_the_key_of_a_prompt_that_is_not_kept_dies_with_its_end_and_no_other(world: World, how: str) -> None:
+    sealed = SealedPrompts(world.owner.execute)
+    conversation = new_id()
+    first, second = [
+        await sealed.seal(scripted(conversation=conversation).model_copy(update={"keeps_content": False}), TENANT)
+        for _ in range(2)
+    ]
+    await sealed.seal(scripted(conversation=conversation), TENANT)
+    facts = Facts(envelope(first, TENANT), first, "a", FREE)
+    if how == "never begins":
+        await world.a.cancel(TENANT, wish(first), encode(facts.cancelled(0, None)))
+    else:
+        await world.ask(world.a, first)
+        assert await stored_keys(world, own=True) == 2
+        if how == "ends":
+            assert not await world.b.end(TENANT, first.generation_id, 1, answered(first, "x"))
+            assert await stored_keys(world, own=True) == 2, "it has not ended"
+            assert await world.a.end(TENANT, first.generation_id, 1, answered(first, "x"))
+        else:
+            await world.expire(first)
+            terminal = encode(facts.cancelled(2, None))
+            assert await world.a.end_lost(TENANT, first.generation_id, 1, terminal, facts.lost(1, 0))
+    assert await stored_keys(world, own=True) == 1
+    assert await stored_keys(world, own=False) == 1
+    answer = await world.ask(world.a, second)
+    assert isinstance(answer, Claimed)
+    assert answer.keys.prompt is not None, "what waits in the same conversation keeps its own"

@@ -28,7 +28,7 @@ from event_schemas.generation import (
     SubmitPrompt,
 )
 from tests.conftest import TestDatabase, ValkeyServer
-from tests.integration.prompts import POOL
+from tests.integration.prompts import POOL, written
 from tests.integration.worker_world import WorkerWorld
 from tests.providers.script import Script
 from tests.providers.server import providers
@@ -51,12 +51,14 @@ def prompt(words: int) -> SubmitPrompt:
         conversation_id=new_id(),
         parent_message_id=None,
         input_message_ids=(new_id(),),
+        roles=("user",),
+        input_tokens=words,
         user_id=None,
         key_id=new_id(),
         model="gpt-4o-mini",
         pool=POOL,
         parameters=Parameters(),
-        content=PromptContent(messages=(ChatMessage(role="user", content=" ".join(["abc"] * words)),)),
+        content=written(PromptContent(messages=(ChatMessage(role="user", content=" ".join(["abc"] * words)),))),
     )
 
 

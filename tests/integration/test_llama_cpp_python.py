@@ -110,7 +110,7 @@ async def test_sampling_follows_the_parameters(backend: LlamaCppPythonBackend) -
 
 async def test_without_max_tokens_the_window_ends_the_answer(backend: LlamaCppPythonBackend) -> None:
     _, finished = await answer(
-        backend.generate(request("la " * (WINDOW - 30), parameters=Parameters(temperature=0, stop=("\x00",))))
+        backend.generate(request("la " * (WINDOW - 30), parameters=Parameters(temperature=0), stop=("\x00",)))
     )
     assert finished.input_tokens + finished.output_tokens <= WINDOW
 

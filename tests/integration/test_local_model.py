@@ -92,7 +92,7 @@ async def test_characters_of_several_tokens_come_whole(backend: LlamaCppBackend)
 
 async def test_without_max_tokens_the_window_ends_the_answer(backend: LlamaCppBackend) -> None:
     _, finished = await answer(
-        backend.generate(request("la " * (WINDOW - 30), parameters=Parameters(temperature=0, stop=("\x00",))))
+        backend.generate(request("la " * (WINDOW - 30), parameters=Parameters(temperature=0), stop=("\x00",)))
     )
     assert finished.input_tokens + finished.output_tokens <= WINDOW
 

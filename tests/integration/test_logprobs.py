@@ -59,16 +59,17 @@ async def test_they_come_with_every_token_in_frames_events_and_the_end(world: Wo
         await world.submit(prompt)
         ended = await world.ended(prompt)
         assert isinstance(ended.data, GenerationCompleted)
-        pieces = ended.data.content.pieces
-        tokens = [token for said in ended.data.content.logprobs for token in said]
+        answer = world.answer(ended)
+        pieces = answer.pieces
+        tokens = [token for said in answer.logprobs for token in said]
         assert len(pieces) == len(tokens) == 24
-        assert "".join(token["token"] for token in tokens) == ended.data.content.text
+        assert "".join(token["token"] for token in tokens) == answer.text
         assert {len(token["top_logprobs"]) for token in tokens} == {2}
         events = [event.data for event in await world.events(prompt)]
         emitted = sorted(
             (event for event in events if isinstance(event, TokensEmitted)), key=lambda event: event.first_seq
         )
-        said = [piece for event in emitted for piece in event.content.pieces]
+        said = [piece for event in emitted for piece in world.sealed.tokens(event).pieces]
         assert said == pieces[: len(said)]
         assert said
         async with world.reader() as reader:
@@ -84,8 +85,9 @@ async def test_an_answer_with_more_than_a_message_takes_ends_by_its_length(world
         ended = await world.ended(prompt)
         assert isinstance(ended.data, GenerationCompleted)
         assert (ended.data.finish_reason, ended.data.usage.source) == ("length", "estimated")
-        assert 500 < len(ended.data.content.logprobs) < 1500
-        assert len(ended.data.content.text) < MAX_MESSAGE_BYTES / 2
+        answer = world.answer(ended)
+        assert 500 < len(answer.logprobs) < 1500
+        assert len(answer.text) < MAX_MESSAGE_BYTES / 2
         assert len(encode(ended)) < MAX_MESSAGE_BYTES
 
 

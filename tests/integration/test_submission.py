@@ -15,8 +15,9 @@ from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from backplane.settings import PoolSettings, Settings
 from command_api.admission import Refused
+from command_api.content_keys import ContentKeys
 from command_api.conversations import NoSuch
-from command_api.idempotency import KeyReused
+from command_api.idempotency import BodyHash, KeyReused
 from command_api.prompt import PromptBody
 from command_api.submission import Submission
 from command_api.tenancy import provision_tenant
@@ -24,6 +25,7 @@ from event_schemas.codec import decode
 from event_schemas.topics import commands
 from tests.conftest import TestDatabase
 from tests.integration.query_world import TestBus
+from tests.integration.sealed_prompts import DATA_KEYS
 
 TOPIC = commands("local")
 
@@ -39,7 +41,8 @@ class Door:
         self.bus = bus
         self._database = database
         self._principal = Principal(tenant_id, new_id(), None, "admin")
-        self._submission = Submission(cast(Bus, bus), database, settings)
+        keys = ContentKeys(database, DATA_KEYS)
+        self._submission = Submission(cast(Bus, bus), database, keys, BodyHash("pepper"), settings)
 
     async def submit(self, key: str | None = None, **body: Any) -> UUID:
         accepted = await self._submission.submit(self._principal, PromptBody.model_validate(body), key, None)

@@ -39,14 +39,16 @@ async def test_a_prompt_becomes_started_tokens_completed_and_a_stream_of_the_sam
     command = await world.submit(prompt)
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCompleted)
-    assert ended.data.content.text == "Hello, wor\ufffdld"
-    assert ended.data.content.delta_lengths == (5, 2, 6)
+    assert world.answer(ended).text == "Hello, wor\ufffdld"
+    assert world.answer(ended).delta_lengths == (5, 2, 6)
     assert (ended.data.usage.input_tokens, ended.data.usage.output_tokens, ended.data.attempt) == (3, 3, 1)
     events = await world.events(prompt)
-    assert {event.type for event in events} == {"generation.started.v1", "tokens.emitted.v2", ended.type}
+    assert {event.type for event in events} == {"generation.started.v1", "tokens.emitted.v3", ended.type}
     assert {(event.correlationid, event.causationid) for event in events} == {(command.id, command.id)}
     emitted = [event.data for event in events if isinstance(event.data, TokensEmitted)]
-    seen = [delta for one in sorted(emitted, key=lambda one: one.first_seq) for delta in one.content.deltas]
+    seen = [
+        delta for one in sorted(emitted, key=lambda one: one.first_seq) for delta in world.sealed.tokens(one).deltas
+    ]
     assert "Hello, wor\ufffdld".startswith(text_of(seen))
 
     async def shown() -> bool:
@@ -120,7 +122,7 @@ async def test_a_lost_worker_costs_an_attempt_and_not_the_prompt(world: WorkerWo
     await world.worker("b")
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCompleted)
-    assert (ended.data.attempt, ended.data.content.text) == (2, "again")
+    assert (ended.data.attempt, world.answer(ended).text) == (2, "again")
     assert "generation.restarted.v1" in {event.type for event in await world.events(prompt)}
     outbox = [decode(row["envelope"]) for row in await world.owner.fetch("SELECT envelope FROM control.outbox")]
     assert [(event.type, event.data.model_dump()["attempt"]) for event in outbox] == [("attempt.lost.v2", 1)]
@@ -153,7 +155,7 @@ async def test_a_claim_whose_answer_was_lost_is_not_kept_by_the_worker_that_know
     await world.submit(prompt)
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCompleted)
-    assert (ended.data.attempt, ended.data.content.text) == (2, "kept")
+    assert (ended.data.attempt, world.answer(ended).text) == (2, "kept")
 
 
 async def test_what_fails_for_a_reason_that_nobody_foresaw_is_tried_again(
@@ -210,10 +212,11 @@ async def test_an_engine_that_breaks_off_is_tried_again_and_then_given_up(world:
         await world.submit(prompt)
     ended = await world.ended(recovers)
     assert isinstance(ended.data, GenerationCompleted)
-    assert (ended.data.attempt, ended.data.content.text) == (2, "fine")
-    failed = (await world.ended(never)).data
+    assert (ended.data.attempt, world.answer(ended).text) == (2, "fine")
+    gave_up = await world.ended(never)
+    failed = gave_up.data
     assert isinstance(failed, GenerationFailed)
-    assert (failed.reason, failed.attempt, failed.content.text) == ("attempts_exhausted", 4, "")
+    assert (failed.reason, failed.attempt, world.answer(gave_up).text) == ("attempts_exhausted", 4, "")
     permanent = (await world.ended(refused)).data
     assert isinstance(permanent, GenerationFailed)
     assert (permanent.reason, permanent.attempt) == ("context_length_exceeded", 1)
@@ -232,7 +235,7 @@ async def test_a_cancel_stops_what_runs_and_keeps_what_was_said(world: WorkerWor
     await world.cancel(prompt)
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCancelled)
-    assert 3 < len(ended.data.content.delta_lengths) < 400
+    assert 3 < len(world.answer(ended).delta_lengths) < 400
     assert ended.data.usage.source == "estimated"
 
 
@@ -349,4 +352,4 @@ async def test_without_redis_generations_go_on(world: WorkerWorld, tmp_path: Pat
     await world.submit(prompt)
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCompleted)
-    assert len(ended.data.content.delta_lengths) == 8
+    assert len(world.answer(ended).delta_lengths) == 8

@@ -23,10 +23,12 @@ from backplane.settings.pools import PoolSettings
 from backplane.telemetry.readiness import Readiness
 from command_api.outbox import Relay
 from event_schemas import topics
+from event_schemas.chat import AnswerContent
 from event_schemas.codec import AnyEnvelope, decode, encode
-from event_schemas.generation import SubmitPrompt
+from event_schemas.generation import SubmitPrompt, Terminal
 from tests.conftest import TestDatabase
 from tests.integration.prompts import FREE, POOL, SPARE, envelope, wish
+from tests.integration.sealed_prompts import DATA_KEYS, SealedPrompts
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
@@ -65,11 +67,13 @@ class WorkerWorld:
         self._pulsar = pulsar
         self.bus = self._bus(database.owner_url)
         self.owner: asyncpg.Connection[asyncpg.Record]
+        self.sealed: SealedPrompts
         self._workers: list[RunningWorker] = []
         self._open: list[Callable[[], Awaitable[None]]] = []
 
     async def __aenter__(self) -> WorkerWorld:
         self.owner = await asyncpg.connect(self._database.owner_url)
+        self.sealed = SealedPrompts(self.owner.execute)
         live = topics.all_topics([POOL, SPARE])
         await self.bus.create_topics([*live, *map(topics.dead_letters, live)], partitions=2)
         await self.bus.ensure_subscription(
@@ -117,7 +121,7 @@ class WorkerWorld:
             WorkerSettings(lease_s=LEASE_S, **{"max_attempts": 3, "grace_s": 5.0, "emit_every_s": 0.05} | settings),
             claims,
             commands,
-            AttemptPorts(upstream, FREE, bus, streams, database),
+            AttemptPorts(upstream, FREE, bus, streams, database, DATA_KEYS),
             reader,
             readiness,
         )
@@ -154,7 +158,7 @@ class WorkerWorld:
         return PulsarBus(self._pulsar, watch_s=0.2, timeout_s=5.0)
 
     async def submit(self, prompt: SubmitPrompt, *, times: int = 1) -> AnyEnvelope:
-        command = envelope(prompt, self.tenant_id)
+        command = envelope(await self.sealed.seal(prompt, self.tenant_id), self.tenant_id)
         for _ in range(times):
             await self.bus.publish(COMMANDS, encode(command))
         return command
@@ -173,6 +177,11 @@ class WorkerWorld:
         said = [decode(message.payload) for message in await self.messages(topics.EVENTS)]
         unique = {event.id: event for event in said if event.subject == prompt.subject()}
         return list(unique.values())
+
+    def answer(self, ended: AnyEnvelope) -> AnswerContent:
+        """What was answered in the end."""
+        assert isinstance(ended.data, Terminal)
+        return self.sealed.answer(ended.data)
 
     async def until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
         try:
@@ -212,4 +221,4 @@ class WorkerWorld:
 
 
 def _is_terminal(event: AnyEnvelope) -> bool:
-    return event.type in ("generation.completed.v2", "generation.failed.v2", "generation.cancelled.v2")
+    return isinstance(event.data, Terminal)

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from backplane.security.content import DataKey, opened
+from event_schemas.chat import AnswerContent
 from event_schemas.codec import decode, encode
+from event_schemas.control_plane import TitleContent
+from event_schemas.generation import PromptContent, TokensContent
+from event_schemas.payload import Content
 from event_schemas.registry import COMMANDS, EVENTS, split
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -24,6 +29,35 @@ def test_golden_payload_decodes_to_the_newest_version(file: Path) -> None:
 def test_the_newest_version_has_a_golden_payload_that_survives_the_round_trip(payload: type) -> None:
     file = Path(__file__).parent / "golden" / f"{payload.wire_name}.json"  # type: ignore[attr-defined]
     assert json.loads(encode(decode(file.read_bytes()))) == json.loads(file.read_text())
+
+
+KEY = DataKey(
+    bytes(range(32)), "conversation/01990000-0000-7000-8000-000000000009/01990000-0000-7000-8000-000000000002"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("prompt.submit", PromptContent),
+        ("tokens.emitted", TokensContent),
+        ("generation.completed", AnswerContent),
+        ("generation.failed", AnswerContent),
+        ("generation.cancelled", AnswerContent),
+        ("conversation.rename", TitleContent),
+        ("conversation.renamed", TitleContent),
+    ],
+)
+def test_what_was_ever_sealed_opens_for_ever_and_says_what_it_said_before(name: str, kind: type[Content]) -> None:
+    """Plain and sealed versions of one payload hold the same."""
+    found = []
+    for file in GOLDEN:
+        if split(file.stem)[0] == name:
+            written = getattr(decode(file.read_bytes()).data, "content", None)
+            if written is not None:
+                found.append((split(file.stem)[1], opened(written, KEY, kind)))
+    newest = sorted(found, key=lambda one: one[0])[-2:]
+    assert newest[0][1] == newest[1][1]
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)

@@ -56,7 +56,7 @@ def test_a_change_inside_a_nested_object_is_found() -> None:
 
 def test_writing_refuses_to_overwrite_an_incompatible_schema(tmp_path: Path) -> None:
     write(tmp_path)
-    file = tmp_path / "generation.completed.v2.json"
+    file = tmp_path / "generation.completed.v3.json"
     file.write_text(file.read_text().replace('"integer"', '"string"'))
     with pytest.raises(ValueError, match="published schemas do not change"):
         write(tmp_path)

@@ -72,8 +72,8 @@ def request_body(request: InferenceRequest, *, image_urls: bool = True) -> Json:
     for name in ("temperature", "top_p", "top_k"):
         if (value := getattr(parameters, name)) is not None:
             body[name] = value
-    if parameters.stop:
-        body["stop_sequences"] = list(parameters.stop)
+    if request.stop:
+        body["stop_sequences"] = list(request.stop)
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         if (choice := _tool_choice(parameters)) is not None:

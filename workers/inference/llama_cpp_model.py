@@ -97,7 +97,7 @@ class LlamaCppModel:
                 if receive(""):
                     return
                 self._decode(context, prompt[start : start + self._batch_tokens])
-            self._answer(context, sampler, limit, self._stops(request.parameters), counts, receive)
+            self._answer(context, sampler, limit, self._stops(request.stop), counts, receive)
         finally:
             llama_cpp.llama_sampler_free(sampler)
             self._contexts.append(context)
@@ -164,8 +164,8 @@ class LlamaCppModel:
                 return buffer.raw[:length]
             size = -length
 
-    def _stops(self, parameters: Parameters) -> tuple[str, ...]:
-        return parameters.stop if self.chat_template else (*transcript.STOP_STRINGS, *parameters.stop)
+    def _stops(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        return asked if self.chat_template else (*transcript.STOP_STRINGS, *asked)
 
     def _sampler(self, parameters: Parameters) -> Any:
         chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())

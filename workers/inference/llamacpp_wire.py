@@ -58,7 +58,7 @@ def request_body(request: InferenceRequest, *, window: int, chat_template: bool)
         # Asked for no others, the engine tells nothing of the token itself either.
         others = max(top, 1)
         body |= {"logprobs": True, "top_logprobs": others} if chat_template else {"logprobs": others}
-    stops = tuple(stop for stop in parameters.stop if stop)
+    stops = tuple(stop for stop in request.stop if stop)
     if chat_template:
         body["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
     else:

@@ -49,8 +49,8 @@ def request_body(request: InferenceRequest, *, max_tokens_field: str, usage: boo
     body |= {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
     if parameters.max_tokens is not None:
         body[max_tokens_field] = parameters.max_tokens
-    if parameters.stop:
-        body["stop"] = list(parameters.stop)
+    if request.stop:
+        body["stop"] = list(request.stop)
     if parameters.logprobs:
         body["logprobs"] = True
         if parameters.top_logprobs is not None:

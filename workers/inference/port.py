@@ -69,6 +69,7 @@ class InferenceRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     tools: tuple[Tool, ...] = ()
     response_format: ResponseFormat | None = None
+    stop: tuple[str, ...] = ()
     key: str | None = field(default=None, repr=False)
 
 

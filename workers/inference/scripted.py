@@ -159,7 +159,7 @@ def _answer(request: InferenceRequest, script: Script) -> tuple[list[str], Liter
         tokens = tokens[:limit]
         finish_reason = "length"
     text = "".join(tokens)
-    ends = [text.find(stop) for stop in request.parameters.stop if stop and stop in text]
+    ends = [text.find(stop) for stop in request.stop if stop and stop in text]
     if ends:
         tokens = _cut(tokens, min(ends))
         finish_reason = "stop"

@@ -104,7 +104,7 @@ class TransformersModel:
             raise context_length_exceeded(len(prompt), self._window)
         wanted = most_tokens(request, window=self._window, chat_template=self.chat_template)
         limit = min(wanted, self._window - len(prompt))
-        stops = request.parameters.stop
+        stops = request.stop
         cut = StopCut(stops if self.chat_template else (*transcript.STOP_STRINGS, *stops))
         self._running.receive = receive
         try:

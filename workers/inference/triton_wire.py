@@ -177,7 +177,7 @@ class Answer:
 
 
 def _stops(request: InferenceRequest) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*transcript.STOP_STRINGS, *(stop for stop in request.parameters.stop if stop))))
+    return tuple(dict.fromkeys((*transcript.STOP_STRINGS, *(stop for stop in request.stop if stop))))
 
 
 def _vllm(request: InferenceRequest, model: Model) -> list[Input]:

@@ -26,6 +26,7 @@ def request(
     parameters: Parameters | None = None,
     attempt: int = 1,
     metadata: dict[str, str] | None = None,
+    stop: tuple[str, ...] = (),
 ) -> InferenceRequest:
     return InferenceRequest(
         generation_id=uuid4(),
@@ -35,6 +36,7 @@ def request(
         or (ChatMessage(role="user", content="What is the capital of France?"),),
         parameters=parameters or Parameters(max_tokens=8, temperature=0),
         metadata=metadata or {},
+        stop=stop,
     )
 
 

@@ -180,7 +180,7 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(backend: Backend) 
     text = "".join(whole)
     stop = text[6:9]
     cut, finished = await answer(
-        backend.generate(request(parameters=Parameters(max_tokens=20, temperature=0, stop=(stop,))))
+        backend.generate(request(parameters=Parameters(max_tokens=20, temperature=0), stop=(stop,)))
     )
     assert "".join(cut) == text[: text.index(stop)]
     assert finished.finish_reason == "stop"

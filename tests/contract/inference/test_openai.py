@@ -210,7 +210,6 @@ async def test_a_whole_conversation_is_translated(server: Providers, backend: Op
             presence_penalty=0.1,
             frequency_penalty=0.2,
             max_tokens=7,
-            stop=("\n\n",),
             seed=3,
             logprobs=True,
             top_logprobs=2,
@@ -218,6 +217,7 @@ async def test_a_whole_conversation_is_translated(server: Providers, backend: Op
             parallel_tool_calls=False,
         ),
         tools=(LOOK,),
+        stop=("\n\n",),
         response_format=ResponseFormat(name="seen", json_schema={"type": "object"}, strict=True),
     )
     await all_of(backend, wanted)

@@ -89,8 +89,9 @@ async def trt(server: TritonServer) -> AsyncIterator[TritonBackend]:
         yield backend
 
 
-def _to(model: str, *messages: ChatMessage | str, **parameters: Any) -> InferenceRequest:
-    return replace(request(*messages, parameters=Parameters(**{"max_tokens": 8} | parameters)), model=model)
+def _to(model: str, *messages: ChatMessage | str, stop: tuple[str, ...] = (), **parameters: Any) -> InferenceRequest:
+    asked = request(*messages, parameters=Parameters(**{"max_tokens": 8} | parameters), stop=stop)
+    return replace(asked, model=model)
 
 
 @dataclass(frozen=True)

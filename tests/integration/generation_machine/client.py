@@ -67,7 +67,9 @@ class Client:
             self._expect(ended is not None, "it was told of an end that never was")
             assert ended is not None
             self._expect(ended.wire_name.split(".")[1] == self.ending, "it was told of another end")
-            self._expect(self.text == ended.content.text, "what it was told is not the stored answer")
+            self._expect(
+                self.text == self._model.sealed.answer(ended).text, "what it was told is not the stored answer"
+            )
 
     async def _read(self, ports: QueryPorts, principal: Principal) -> bool:
         """True: it is to come again later."""

@@ -67,8 +67,8 @@ async def _check(scene: Scene, one: Generation) -> None:
     status = ended.wire_name.split(".")[1]
     message = await scene.stored("messages", one.id)
     assert len(message) == 1
-    assert (message[0]["content"], message[0]["status"]) == (ended.content.text, status)
-    assert tuple(json.loads(message[0]["delta_lengths"])) == ended.content.delta_lengths
+    assert (message[0]["deltas"], message[0]["status"]) == (ended.deltas, status)
+    assert json.loads(message[0]["answer"] or "null") == (ended.content and ended.content.model_dump())
     used = {row["attempt"]: row for row in await scene.stored("usage", one.id)}
     expected = one.lost | ({ended.attempt} if ended.attempt else set())
     assert set(used) == expected, f"usage of attempts {sorted(used)}, but there were {sorted(expected)}"

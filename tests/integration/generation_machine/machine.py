@@ -88,7 +88,7 @@ class GenerationMachine(RuleBasedStateMachine):
             parent=earlier.generation_id if earlier and as_follow_up else None,
             fallbacks=_CHAIN[:fallbacks],
         )
-        self.scene.submit(prompt)
+        self.do(lambda: self.scene.submit(prompt))
         if slot is not None:
             self.do(lambda: self.scene.deliver(self.scene.letters[prompt.generation_id][0], slot))
         return prompt.generation_id

@@ -20,6 +20,7 @@ from event_schemas.generation import (
     Terminal,
 )
 from tests.integration.generation_machine.backend import Outcome, SteppedBackend
+from tests.integration.sealed_prompts import SealedPrompts
 
 MOST_ATTEMPTS = 2
 
@@ -75,8 +76,9 @@ class Generation:
 
 
 class Model:
-    def __init__(self, backend: SteppedBackend) -> None:
+    def __init__(self, backend: SteppedBackend, sealed: SealedPrompts) -> None:
         self._backend = backend
+        self.sealed = sealed
         self.generations: dict[UUID, Generation] = {}
         self.violations: list[str] = []
 
@@ -172,8 +174,9 @@ class Model:
         outcome = self._backend.outcomes.get((one.id, attempt))
         self.check(ended.attempt == attempt, "its ending is of another attempt", one)
         deltas = self._backend.produced.get((one.id, attempt), [])
-        self.check(ended.content.text == "".join(deltas), "its ending is not what was said", one)
-        self.check(ended.content.delta_lengths == tuple(map(len, deltas)), "deltas are not as they were said", one)
+        answer = self.sealed.answer(ended)
+        self.check(answer.text == "".join(deltas), "its ending is not what was said", one)
+        self.check(answer.delta_lengths == tuple(map(len, deltas)), "deltas are not as they were said", one)
         self.check(ended.usage.output_tokens == len(deltas), "its usage is not what was produced", one)
         match ended:
             case GenerationCompleted():

@@ -56,9 +56,10 @@ class Said:
         run = one.id, tokens.attempt
         first = tokens.first_seq - 1
         self._model.check(first == self._tokens[run], "emitted tokens repeat or skip", one)
-        self._tokens[run] = first + len(tokens.content.deltas)
+        deltas = list(self._model.sealed.tokens(tokens).deltas)
+        self._tokens[run] = first + len(deltas)
         truth = self._backend.produced.get(run, [])[first : self._tokens[run]]
-        self._model.check(list(tokens.content.deltas) == truth, "emitted tokens are not what was said", one)
+        self._model.check(deltas == truth, "emitted tokens are not what was said", one)
 
     def _lost(self, one: Generation, lost: AttemptLost) -> None:
         run = one.id, lost.attempt

@@ -28,6 +28,7 @@ from tests.integration.generation_machine.said import Said
 from tests.integration.generation_machine.worker_process import WorkerProcess
 from tests.integration.generation_machine.world import World
 from tests.integration.prompts import POOL, SPARE, envelope, wish
+from tests.integration.sealed_prompts import SealedPrompts
 
 COMMANDS = topics.commands(POOL)
 SPARE_COMMANDS = topics.commands(SPARE)
@@ -39,7 +40,7 @@ class Scene:
         self.world = world
         self.tenant_id = new_id()
         self.backend = SteppedBackend()
-        self.model = Model(self.backend)
+        self.model = Model(self.backend, SealedPrompts(world.execute))
         self.said = Said(self.model, self.backend)
         self.broker = Broker(self._acked)
         self.processes: list[WorkerProcess] = []
@@ -78,7 +79,8 @@ class Scene:
 
     # What rules do
 
-    def submit(self, prompt: SubmitPrompt) -> None:
+    async def submit(self, prompt: SubmitPrompt) -> None:
+        prompt = await self.model.sealed.seal(prompt, self.tenant_id)
         self.model.generations[prompt.generation_id] = Generation(prompt)
         command = encode(envelope(prompt, self.tenant_id))
         self.letters[prompt.generation_id] = [self.broker.append(COMMANDS, command)]

@@ -18,6 +18,7 @@ from tests.integration.generation_machine.ports import ProcessDatabase, ProcessS
 from tests.integration.generation_machine.process import Process
 from tests.integration.generation_machine.world import RedisSide, World
 from tests.integration.prompts import FREE
+from tests.integration.sealed_prompts import DATA_KEYS
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
@@ -51,7 +52,8 @@ class WorkerProcess(Process):
         claims, readiness = Claims(database, name, LEASE_S), Readiness()
         settings = WorkerSettings(lease_s=LEASE_S, max_attempts=MOST_ATTEMPTS, grace_s=GRACE_S, emit_every_s=0.25)
         self._commands, self._control = Inbox(broker, self), Inbox(broker, self)
-        ports = AttemptPorts(Upstream(backend, PoolSettings(backend="scripted")), FREE, publisher, streams, database)
+        upstream = Upstream(backend, PoolSettings(backend="scripted"))
+        ports = AttemptPorts(upstream, FREE, publisher, streams, database, DATA_KEYS)
         worker = Worker(name, 2, settings, claims, self._commands, ports, signals, readiness)
         cancellations = Cancellations(name, claims, FREE, self._control, publisher, streams, signals, readiness)
         self._stop = asyncio.Event()

@@ -8,13 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from backplane.security.content import DataKey, opened
 from backplane.security.principal import Principal
 from backplane.settings import LimitSettings, PoolSettings, Settings
 from command_api.admission import Refused, admit
+from command_api.content_keys import Sealing
+from command_api.estimate import input_tokens
 from command_api.lanes import emptier, lanes
-from command_api.prompt import PromptBody, command_of
+from command_api.prompt import PromptBody, command_of, title_of
+from event_schemas.chat import ChatMessage, ImagePart, Role, TextPart
+from event_schemas.control_plane import TitleContent
+from event_schemas.generation import PromptContent
 from event_schemas.share import Share
 
+KEY = DataKey(b"k" * 32, "conversation/of these tests")
 PRINCIPAL = Principal(uuid4(), uuid4(), None, "member", Share(weight=3, priority="low"))
 
 
@@ -119,11 +126,44 @@ def test_the_command_holds_what_was_asked() -> None:
         {"system": "s", "input": "i", "parameters": {"seed": 3, "stop": ["x"]}, "metadata": {"a": "b"}}
     )
     conversation = uuid4()
-    command = command_of(body, PRINCIPAL, conversation_id=conversation, parent_message_id=None, model="small", pool="a")
-    assert [message.role for message in command.content.messages] == ["system", "user"]
+    command = command_of(
+        body,
+        PRINCIPAL,
+        sealing=Sealing(KEY, keeps_content=True),
+        generation_id=uuid4(),
+        conversation_id=conversation,
+        parent_message_id=None,
+        model="small",
+        pool="a",
+    )
+    content = opened(command.content, KEY, PromptContent)
+    assert [message.role for message in content.messages] == ["system", "user"]
+    assert command.roles == ("system", "user")
     assert len(set(command.input_message_ids)) == 2
     assert command.share == PRINCIPAL.share
-    assert (command.parameters.seed, command.parameters.stop, command.content.metadata) == (3, ("x",), {"a": "b"})
+    assert (command.parameters.seed, content.stop, content.metadata) == (3, ("x",), {"a": "b"})
+    assert command.title is not None
+    assert opened(command.title, KEY, TitleContent).title == "i"
+    assert command.keeps_content
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        ([("system", "Be brief."), ("user", "  Why is\n the sky blue? ")], "Why is the sky blue?"),
+        ([("user", "x" * 59 + " yes")], "x" * 59),
+        ([("user", " ")], None),
+        ([("system", "Be brief.")], None),
+    ],
+)
+def test_a_conversation_is_called_what_a_user_said_first(said: list[tuple[Role, str]], title: str | None) -> None:
+    found = title_of([ChatMessage(role=role, content=text) for role, text in said])
+    assert (found and found.title) == title
+
+
+def test_tokens_are_estimated_by_characters_and_pictures() -> None:
+    picture = (TextPart(text="12345"), ImagePart(url="https://example.com/a.png"))
+    assert input_tokens([ChatMessage(role="user", content="1234"), ChatMessage(role="user", content=picture)]) == 1003
 
 
 @given(st.uuids(), st.integers(1, 64))

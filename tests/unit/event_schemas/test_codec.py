@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from event_schemas.codec import NewerVersion, Poison, decode, encode
 from event_schemas.envelope import Envelope
 from event_schemas.generation import GenerationStarted, TokensContent, TokensEmitted
-from event_schemas.payload import Payload
+from event_schemas.payload import Payload, Plain
 from event_schemas.upcasters import upcast
 
 
 def tokens(*deltas: str) -> Envelope[TokensEmitted]:
-    data = TokensEmitted(generation_id=uuid4(), attempt=1, first_seq=1, content=TokensContent(deltas=deltas))
+    content = Plain(plain=TokensContent(deltas=deltas).model_dump(mode="json"))
+    data = TokensEmitted(generation_id=uuid4(), attempt=1, first_seq=1, count=max(1, len(deltas)), content=content)
     return Envelope.first(data, id=uuid4(), source="/parley/test", tenant_id=uuid4(), actor="operator")
 
 
@@ -31,9 +32,9 @@ def test_any_bytes_are_poison_and_never_another_error(raw: bytes) -> None:
         decode(raw)
 
 
-@pytest.mark.parametrize("wire_name", ["tokens.emitted.v3", "thing.invented.v1"])
+@pytest.mark.parametrize("wire_name", ["tokens.emitted.v4", "thing.invented.v1"])
 def test_a_newer_version_is_not_poison(wire_name: str) -> None:
-    raw = encode(tokens("a")).replace(b'"type":"tokens.emitted.v2"', f'"type":"{wire_name}"'.encode())
+    raw = encode(tokens("a")).replace(b'"type":"tokens.emitted.v3"', f'"type":"{wire_name}"'.encode())
     with pytest.raises(NewerVersion, match=wire_name):
         decode(raw)
 

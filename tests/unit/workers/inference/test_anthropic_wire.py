@@ -46,7 +46,7 @@ def assistant(content: str = "", *calls: ToolCall) -> ChatMessage:
 
 
 def test_a_plain_prompt() -> None:
-    assert body("Hi", parameters=Parameters(top_k=5, stop=("END",))) == {
+    assert body("Hi", parameters=Parameters(top_k=5), stop=("END",)) == {
         "model": "any",
         "stream": True,
         "max_tokens": 4096,

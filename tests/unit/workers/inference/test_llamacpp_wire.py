@@ -53,9 +53,9 @@ def test_what_is_not_given_is_left_to_the_engine_but_the_length_is_bounded() -> 
 
 
 def test_stop_strings_join_the_templates() -> None:
-    stops = Parameters(stop=("END", "", STOP_STRINGS[0]))
-    assert _body(request(parameters=stops))["stop"] == [*STOP_STRINGS, "END"]
-    assert _body(request(parameters=stops), chat_template=True)["stop"] == ["END", STOP_STRINGS[0]]
+    stops = ("END", "", STOP_STRINGS[0])
+    assert _body(request(stop=stops))["stop"] == [*STOP_STRINGS, "END"]
+    assert _body(request(stop=stops), chat_template=True)["stop"] == ["END", STOP_STRINGS[0]]
     assert "stop" not in _body(request(), chat_template=True)
 
 

@@ -39,9 +39,7 @@ async def test_given_tokens(backend: ScriptedBackend) -> None:
 
 async def test_a_stop_string_across_tokens(backend: ScriptedBackend) -> None:
     metadata = _script({"tokens": ["ab", "cd", "ef"]})
-    deltas, finished = await answer(
-        backend.generate(request(metadata=metadata, parameters=Parameters(stop=("zz", "de"))))
-    )
+    deltas, finished = await answer(backend.generate(request(metadata=metadata, stop=("zz", "de"))))
     assert deltas == ["ab", "c"]
     assert finished.finish_reason == "stop"
 

@@ -9,6 +9,7 @@ CREATE TABLE control.data_keys (
   UNIQUE NULLS NOT DISTINCT (tenant_id, conversation_id, generation_id)
 );
 CREATE INDEX data_keys_by_user ON control.data_keys (tenant_id, user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX data_keys_of_prompts ON control.data_keys (generation_id) WHERE generation_id IS NOT NULL;
 CREATE INDEX data_keys_by_age ON control.data_keys (created_at);
 
 ALTER TABLE control.data_keys ENABLE ROW LEVEL SECURITY;
