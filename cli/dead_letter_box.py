@@ -52,8 +52,8 @@ class DeadLetter:
         return found if isinstance(found, dict) else None
 
     def about(self, *, content: bool = False) -> dict[str, Any]:
-        """All that is known of it. What people and models wrote is sealed; where it is not, since an older release wrote
-        it, it is there only if ``content`` is asked for."""
+        """All that is known of it. What people and models wrote is sealed; what an older release left plain is in it
+        only if ``content`` is asked for."""
         envelope = self.envelope()
         if envelope is not None and not content and isinstance(envelope.get("data"), dict):
             data = envelope["data"]
@@ -111,7 +111,7 @@ class DeadLetterBox:
             except CannotDecode as error:
                 raise CommandError(f"{letter_id} cannot be replayed: {error}; upgrade, or discard it") from None
             if isinstance(envelope.data, SubmitPrompt):
-                # One that is not kept has a key of its own, which goes by its generation, and is gone if that has ended.
+                # One that is not kept has a key of its own, which goes by its generation and is gone if that ended.
                 generation_id = new_id() if envelope.data.keeps_content else envelope.data.generation_id
                 again = envelope.data.model_copy(update={"generation_id": generation_id, "fell_back": ()})
                 envelope = envelope.caused(again, id=new_id(), source=_SOURCE, actor="operator")

@@ -78,6 +78,29 @@ def share(
     command.print_json(command.run(set_share))
 
 
+@tenants.command("content", epilog="Example:  parley tenant content acme --days 90")
+def content(
+    tenant: Annotated[str, typer.Argument(help="The tenant's name or id.")],
+    keep: Annotated[
+        bool | None,
+        typer.Option("--keep/--keep-none", help="Whether what is written from now on outlives its generation."),
+    ] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(min=0, max=36_500, help="Days until a conversation nobody writes in is erased; 0: never."),
+    ] = None,
+) -> None:
+    """For how long what a tenant's people write is kept; shows it, with what is given changed."""
+
+    async def set_content_policy(settings: Settings) -> dict[str, object]:
+        from cli import tenancy
+
+        tenant_id = await tenancy.find_tenant(settings, tenant)
+        return (await tenancy.set_content_policy(settings, tenant_id, keep, days)).model_dump()
+
+    command.print_json(command.run(set_content_policy))
+
+
 @keys.command("issue", epilog="Example:  parley key issue --tenant acme --role member --user ada --expires-days 90")
 def issue_key(
     tenant: Annotated[str, typer.Option(help="The tenant's name or id.")] = "default",

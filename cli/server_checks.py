@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack
 
 from backplane.ports.bus import BusError, UnknownTopic
 from backplane.ports.database import Database, DatabaseUnavailable
+from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import StreamUnavailable
+from backplane.security.content import DataKeys
 from backplane.settings import Settings
 from backplane.wiring.embedded import (
     ROLES,
@@ -18,6 +20,7 @@ from backplane.wiring.embedded import (
     schema_revisions,
 )
 from backplane.wiring.operations import operator_bus, redis_ping, topics
+from backplane.wiring.services import NotConfigured, master_key, try_master_key
 from cli.attachment import servers as attached
 from cli.failures import CommandError
 from cli.finding import FAIL, OK, WARN, Finding
@@ -59,7 +62,24 @@ async def _postgres(settings: Settings, *, embedded: bool) -> AsyncIterator[Find
             yield Finding(FAIL, f"role {role}", problem, f"check {setting}, or unset it and run `parley migrate`")
         else:
             yield Finding(OK, f"role {role}", "logs in")
+    yield await _master_key(settings)
     yield await _bus(settings)
+
+
+async def _master_key(settings: Settings) -> Finding:
+    whole = completed(settings)
+    database = role_database(settings, "command_api")
+    try:
+        tried = await try_master_key(database, DataKeys(master_key(whole)))
+    except NotConfigured as error:
+        return Finding(FAIL, "master key", str(error), "check security.master_key and security.master_key_file")
+    except (DatabaseUnavailable, WrappingUnavailable) as error:
+        return Finding(WARN, "master key", str(error), "run `parley doctor` again when it answers")
+    finally:
+        await database.close()
+    return Finding(
+        OK, "master key", "opens the newest data key" if tried else "there is nothing yet that it has to open"
+    )
 
 
 async def _bus(settings: Settings) -> Finding:

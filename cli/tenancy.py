@@ -14,8 +14,10 @@ from backplane.wiring.embedded import completed, owner_database, role_database
 from backplane.wiring.services import command_side
 from cli import data_folder
 from cli.failures import CommandError
+from command_api import content_policy as content_policies
 from command_api import tenancy
 from event_schemas.control_plane import KeyRole
+from event_schemas.erasure import ContentPolicy
 from event_schemas.share import Priority, Share
 
 FIRST_TENANT = "default"
@@ -49,6 +51,20 @@ async def set_share(settings: Settings, tenant_id: UUID, weight: int | None, pri
     """Change what is given of a tenant's share. Returns all of it."""
     async with _as_command_api(settings) as database:
         return await tenancy.set_share(database, tenant_id, weight=weight, priority=priority)
+
+
+async def set_content_policy(
+    settings: Settings, tenant_id: UUID, keeps_content: bool | None, content_days: int | None
+) -> ContentPolicy:
+    """Change what is given of it; 0 days: never erased by age. Returns all of it."""
+    async with _as_command_api(settings) as database:
+        policy = await content_policies.content_policy(database, tenant_id)
+        if keeps_content is not None:
+            policy = policy.model_copy(update={"keeps_content": keeps_content})
+        if content_days is not None:
+            policy = policy.model_copy(update={"content_days": content_days or None})
+        await content_policies.set_content_policy(database, tenant_id, policy)
+    return policy
 
 
 async def issue_key(

@@ -21,7 +21,7 @@ class Sealing:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that is stored nowhere yet. Its tenant's policy says whether it is the conversation's or the prompt's own."""
+    """A key that is stored nowhere yet. Its tenant's policy says whether it is the conversation's or the prompt's."""
 
     tenant_id: UUID
     conversation_id: UUID

@@ -25,8 +25,8 @@ class EraseContent(_OfConversation):
 
 
 class ContentErased(_OfConversation):
-    """What was written in a conversation, its title too, can be read by nobody any more. The conversation stays, and may
-    go on."""
+    """What was written in a conversation, its title too, can be read by nobody any more. The conversation stays, and
+    may go on."""
 
     wire_name: ClassVar[str] = "content.erased.v1"
 

@@ -1,7 +1,7 @@
 """What was said before a prompt.
 
-The read model holds it, and may be a moment behind; the claims hold the newest prompts and answers until it has them. In
-both it is sealed. What cannot be opened any more, since its key is gone, is as if it had not been said.
+The read model holds it, and may be a moment behind; the claims hold the newest prompts and answers until it has them.
+In both it is sealed. What cannot be opened any more, since its key is gone, is as if it had not been said.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ async def history(
 ) -> tuple[ChatMessage, ...]:
     """The whole conversation up to and with ``prompt``, oldest first; ``key`` is the conversation's, where it has one.
 
-    Of several system messages the newest counts, and stands first. Raises NotProjected, CannotRead, DatabaseUnavailable.
+    Of several system messages the newest counts, and stands first.
+    Raises NotProjected, CannotRead, DatabaseUnavailable.
     """
     before: list[ChatMessage] = []
     if prompt.parent_message_id is not None:

@@ -20,6 +20,9 @@ _ID_BYTES = 4
 _HEAD_BYTES = len(_VERSION) + _ID_BYTES
 _BODY_AT = _HEAD_BYTES + _NONCE_BYTES
 
+_OF_SECRETS = "add the secret again"
+_OF_DATA_KEYS = "restore the database and security.master_key from backups that belong together"
+
 
 class CannotOpen(CannotUnwrap):
     """What was sealed cannot be opened. The message names master keys by their ids, and says what to do."""
@@ -54,22 +57,22 @@ class MasterKey:
         return self._sealed(key, belongs_to)
 
     async def unwrap(self, wrapped: bytes, belongs_to: str) -> bytes:
-        return self._opened(wrapped, belongs_to)
+        return self._opened(wrapped, belongs_to, _OF_DATA_KEYS)
 
     def _sealed(self, secret: bytes, belongs_to: str) -> bytes:
         head, nonce = _VERSION + self._id, os.urandom(_NONCE_BYTES)
         return head + nonce + self._cipher.encrypt(nonce, secret, head + belongs_to.encode())
 
-    def _opened(self, sealed: bytes, belongs_to: str) -> bytes:
+    def _opened(self, sealed: bytes, belongs_to: str, advice: str = _OF_SECRETS) -> bytes:
         head, nonce, body = sealed[:_HEAD_BYTES], sealed[_HEAD_BYTES:_BODY_AT], sealed[_BODY_AT:]
         if len(nonce) < _NONCE_BYTES or not head.startswith(_VERSION):
-            raise CannotOpen("it is damaged, or was sealed by a newer release; add the secret again")
+            raise CannotOpen(f"it is damaged, or was sealed by a newer release; {advice}")
         if head != _VERSION + self._id:
             raise CannotOpen(
                 f"it was sealed under the master key {head[len(_VERSION) :].hex()}, and security.master_key is"
-                f" {self.id}; set the former one again, or add the secret again"
+                f" {self.id}; set the former one again, or {advice}"
             )
         try:
             return self._cipher.decrypt(nonce, body, head + belongs_to.encode())
         except InvalidTag:
-            raise CannotOpen("it was changed, or belongs elsewhere; add the secret again") from None
+            raise CannotOpen(f"it was changed, or belongs elsewhere; {advice}") from None

@@ -21,6 +21,9 @@ from pydantic_settings import (
 
 from backplane.settings.pools import PoolSettings as PoolSettings
 
+MASTER_KEY = re.compile("[0-9a-fA-F]{64}")
+"""How a master key is written."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,7 +85,7 @@ class WorkerSettings(_Section):
 
 
 class LimitSettings(_Section):
-    body_bytes: int = Field(default=1024 * 1024, ge=1024, le=4 * 1024 * 1024, description="largest request body")
+    body_bytes: int = Field(default=1024 * 1024, ge=1024, le=3 * 1024 * 1024, description="largest request body")
     messages: int = Field(default=1000, ge=1, description="most messages of one prompt")
     metadata_bytes: int = Field(default=16 * 1024, ge=0, description="largest metadata of one prompt, as JSON")
 
@@ -94,13 +97,17 @@ class SecuritySettings(_Section):
     key_cache_s: float = Field(default=5.0, ge=0, description="longest time an authenticated key is remembered")
     master_key: SecretStr | None = Field(
         default=None,
-        description="what provider keys are encrypted under, 64 hexadecimal digits; none: made once in the data folder",
+        description="what data keys and provider keys are encrypted under, 64 hexadecimal digits; none: made once in"
+        " the data folder",
+    )
+    master_key_file: Path | None = Field(
+        default=None, description="file with the master key, which then goes before `master_key`"
     )
 
     @field_validator("master_key")
     @classmethod
     def _has_256_bits(cls, given: SecretStr | None) -> SecretStr | None:
-        if given is not None and not re.fullmatch("[0-9a-fA-F]{64}", given.get_secret_value()):
+        if given is not None and not MASTER_KEY.fullmatch(given.get_secret_value()):
             raise ValueError("use 64 hexadecimal digits, as `openssl rand -hex 32` prints")
         return given
 

@@ -174,7 +174,7 @@ def service_environment(
     """Environment variables that tell a child process which servers there are.
 
     Only the URLs of ``roles`` are in it, and the key pepper only where it ``authenticates`` callers. The master key is
-    in it where it ``has_master_key``.
+    in it where it ``has_master_key`` and no file holds it.
     Raises EmbeddedServerError.
     """
     whole = completed(settings)
@@ -187,7 +187,7 @@ def service_environment(
     if authenticates:
         assert whole.security.key_pepper is not None
         environment["PARLEY_SECURITY__KEY_PEPPER"] = whole.security.key_pepper.get_secret_value()
-    if has_master_key:
+    if has_master_key and settings.security.master_key_file is None:
         assert whole.security.master_key is not None
         environment["PARLEY_SECURITY__MASTER_KEY"] = whole.security.master_key.get_secret_value()
     return environment

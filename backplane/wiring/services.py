@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,14 +20,17 @@ from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import Bus
-from backplane.ports.database import Database
+from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_room import KeyRoom, RoomView
+from backplane.ports.key_wrapping import CannotUnwrap, WrappingUnavailable
 from backplane.ports.token_stream import Signals, StreamEraser, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
 from backplane.security.content import DataKeys
 from backplane.security.sealing import MasterKey
-from backplane.settings import Settings
+from backplane.settings import MASTER_KEY, Settings
 from backplane.telemetry.readiness import Readiness
+
+logger = logging.getLogger(__name__)
 
 
 class NotConfigured(ValueError):
@@ -83,6 +87,8 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
     async with _Adapters(settings) as adapters:
         database = adapters.database("command_api")
         bus = adapters.bus("command_api")
+        data_keys = DataKeys(master_key(settings))
+        await _try_at_start(database, data_keys)
         yield CommandSide(
             bus,
             database,
@@ -90,7 +96,7 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             adapters.signals(),
             adapters.stream_eraser(),
             master_key(settings),
-            DataKeys(master_key(settings)),
+            data_keys,
             adapters.key_pepper,
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
@@ -103,13 +109,15 @@ async def query_side(settings: Settings) -> AsyncIterator[QuerySide]:
     async with _Adapters(settings) as adapters:
         database = adapters.database("query_api")
         bus = adapters.bus("query_api")
+        data_keys = DataKeys(master_key(settings))
+        await _try_at_start(database, data_keys)
         yield QuerySide(
             bus,
             database,
             adapters.stream_reader(),
             adapters.key_room(),
             adapters.signals(),
-            DataKeys(master_key(settings)),
+            data_keys,
             adapters.authenticator(database),
             Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
         )
@@ -119,13 +127,16 @@ async def query_side(settings: Settings) -> AsyncIterator[QuerySide]:
 async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
     """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
     async with _Adapters(settings) as adapters:
+        database = adapters.database("worker")
+        data_keys = DataKeys(master_key(settings))
+        await _try_at_start(database, data_keys)
         yield WorkerSide(
             adapters.bus("worker"),
-            adapters.database("worker"),
+            database,
             adapters.stream_writer(),
             adapters.signals(),
             adapters.key_room(),
-            DataKeys(master_key(settings)),
+            data_keys,
         )
 
 
@@ -140,7 +151,41 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
 
 def master_key(settings: Settings) -> MasterKey:
     """What provider keys and data keys are sealed under. Raises NotConfigured."""
-    return MasterKey(_revealed(settings.security.master_key, "security.master_key"))
+    file = settings.security.master_key_file
+    if file is None:
+        return MasterKey(_revealed(settings.security.master_key, "security.master_key"))
+    try:
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotConfigured(f"security.master_key_file: {file} cannot be read: {type(error).__name__}") from None
+    if not MASTER_KEY.fullmatch(text):
+        raise NotConfigured(
+            f"security.master_key_file: {file} does not hold 64 hexadecimal digits, as `openssl rand -hex 32` prints"
+        )
+    return MasterKey(text)
+
+
+async def try_master_key(database: Database, data_keys: DataKeys) -> bool:
+    """Open the newest data key. False where there is none yet.
+
+    Raises NotConfigured where it does not open, DatabaseUnavailable, WrappingUnavailable.
+    """
+    newest = await database.at_once("SELECT * FROM control.newest_data_key()")
+    if not newest:
+        return False
+    try:
+        await data_keys.unwrap(newest[0]["wrapped"], newest[0]["tenant_id"], newest[0]["conversation_id"])
+    except CannotUnwrap as error:
+        raise NotConfigured(f"what was written cannot be read: the newest data key does not open: {error}") from None
+    return True
+
+
+async def _try_at_start(database: Database, data_keys: DataKeys) -> None:
+    try:
+        await try_master_key(database, data_keys)
+    except (DatabaseUnavailable, WrappingUnavailable) as error:
+        # Services may start before their servers do; what they cannot open is told at the first prompt then.
+        logger.warning("master key not tried", extra={"action": "master_key_not_tried", "cause": str(error)})
 
 
 def make_bus(postgres_url: Callable[[], str], settings: Settings) -> Bus:

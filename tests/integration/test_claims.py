@@ -180,7 +180,8 @@ async def projected(
         is_answer = id == prompt.generation_id
         await world.owner.execute(
             "INSERT INTO read_models.messages (tenant_id, id, conversation_id, generation_id, parent_message_id, role,"
-            " status, attempt, ordinal, erased, prompt, answer) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, false, $9, $10)",
+            " status, attempt, ordinal, erased, prompt, answer)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, false, $9, $10)",
             *(TENANT, id, prompt.conversation_id, prompt.generation_id, parent, role),
             *(status if is_answer else "complete", ordinal, sealed if is_answer else None),
             key.seal(answer).model_dump_json() if is_answer and answer else None,

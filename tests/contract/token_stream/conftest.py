@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from backplane.adapters.redis.eraser import RedisStreamEraser
 from backplane.adapters.redis.hub import Hub
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.writer import RedisStreamWriter
-from backplane.ports.token_stream import StreamReader, StreamWriter
+from backplane.ports.token_stream import StreamEraser, StreamReader, StreamWriter
 from tests.contract.token_stream.memory import MemoryStream
 
 BUFFERED = 64
@@ -22,15 +23,18 @@ BUFFERED = 64
 class Streams:
     writer: StreamWriter
     reader: StreamReader
+    eraser: StreamEraser
 
 
 @asynccontextmanager
 async def redis_streams(url: str) -> AsyncIterator[Streams]:
     hub = Hub(url)
     writer, reader = RedisStreamWriter(url), RedisStreamReader(url, hub, buffered=BUFFERED)
+    eraser = RedisStreamEraser(url)
     try:
-        yield Streams(writer, reader)
+        yield Streams(writer, reader, eraser)
     finally:
+        await eraser.close()
         await writer.close()
         await reader.close()
         await hub.close()
@@ -40,7 +44,7 @@ async def redis_streams(url: str) -> AsyncIterator[Streams]:
 async def streams(request: pytest.FixtureRequest) -> AsyncIterator[Streams]:
     if request.param == "memory":
         memory = MemoryStream(BUFFERED)
-        yield Streams(memory, memory)
+        yield Streams(memory, memory, memory)
         return
     async with redis_streams(request.getfixturevalue("valkey_server").url) as made:
         yield made

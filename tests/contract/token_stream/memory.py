@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -46,7 +46,7 @@ class Inbox:
 
 
 class MemoryStream:
-    """``StreamWriter`` and ``StreamReader`` in one."""
+    """``StreamWriter``, ``StreamReader`` and ``StreamEraser`` in one."""
 
     def __init__(self, capacity: int = 64) -> None:
         self.kept: defaultdict[Key, list[Frame]] = defaultdict(list)
@@ -68,6 +68,11 @@ class MemoryStream:
         self._check()
         tokens = [frame for frame in self.kept[tenant_id, generation_id] if frame.kind is Kind.TOKEN]
         return Cursor(tokens[-1].attempt, tokens[-1].seq) if tokens else None
+
+    async def erase(self, tenant_id: UUID, generation_ids: Sequence[UUID]) -> None:
+        self._check()
+        for generation_id in generation_ids:
+            self.kept.pop((tenant_id, generation_id), None)
 
     async def backlog(self, tenant_id: UUID, generation_id: UUID) -> list[Frame]:
         await asyncio.sleep(0)

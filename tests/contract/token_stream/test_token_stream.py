@@ -211,3 +211,15 @@ async def test_a_cancelled_follower_does_not_disturb_others(streams: Streams, ge
         await asyncio.gather(*hasty, return_exceptions=True)
         streams.writer.append(TENANT, generation, token(1))
         assert spread(await until(live, Kind.TOKEN, 1)) == spread([token(1)])
+
+
+async def test_what_is_erased_is_gone_and_others_stay(streams: Streams) -> None:
+    gone, never, kept, elsewhere = uuid4(), uuid4(), uuid4(), uuid4()
+    for tenant, generation in ((TENANT, gone), (TENANT, kept), (elsewhere, gone)):
+        streams.writer.append(tenant, generation, token(1, "what was said"))
+    await streams.writer.flush()
+    await streams.eraser.erase(TENANT, [gone, never])
+    await streams.eraser.erase(TENANT, [])
+    assert await streams.reader.backlog(TENANT, gone) == []
+    assert spread(await streams.reader.backlog(TENANT, kept)) == [(Kind.TOKEN, 1, 1, "what was said")]
+    assert spread(await streams.reader.backlog(elsewhere, gone)) == [(Kind.TOKEN, 1, 1, "what was said")]

@@ -89,8 +89,9 @@ async def trt(server: TritonServer) -> AsyncIterator[TritonBackend]:
         yield backend
 
 
-def _to(model: str, *messages: ChatMessage | str, stop: tuple[str, ...] = (), **parameters: Any) -> InferenceRequest:
-    asked = request(*messages, parameters=Parameters(**{"max_tokens": 8} | parameters), stop=stop)
+def _to(model: str, *messages: ChatMessage | str, **more: Any) -> InferenceRequest:
+    stop = more.pop("stop", ())
+    asked = request(*messages, parameters=Parameters(**{"max_tokens": 8} | more), stop=stop)
     return replace(asked, model=model)
 
 
