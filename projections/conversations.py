@@ -7,18 +7,10 @@ from uuid import UUID
 
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed
-from event_schemas.generation import (
-    GenerationCancelled,
-    GenerationCompleted,
-    GenerationFailed,
-    PromptContent,
-    SubmitPrompt,
-)
+from event_schemas.erasure import ContentErased
+from event_schemas.generation import GenerationCancelled, GenerationCompleted, GenerationFailed, SubmitPrompt
 from projections.lifecycle import ENDED
 from projections.table import Beside, Key, Projection, Row, Selector, Table
-
-TITLE_LENGTH = 60
-"""Most characters of a title that a prompt gives."""
 
 TABLE = Table(
     name="conversations",
@@ -26,13 +18,15 @@ TABLE = Table(
         "id": "uuid",
         "tenant_id": "uuid",
         "user_id": "uuid",
-        "title": "text",
+        "title": "jsonb",
         "renamed": "boolean",
         "first_generation_id": "uuid",
         "last_message_id": "uuid",
         "created_at": "timestamptz",
         "updated_at": "timestamptz",
         "deleted": "boolean",
+        "keeps_content": "boolean",
+        "erased": "boolean",
     },
     key=("tenant_id", "id"),
 )
@@ -43,9 +37,11 @@ def beside(tenant_id: UUID, conversation_id: UUID) -> Beside:
     return Beside(TABLE.name, (tenant_id, conversation_id))
 
 
-def is_deleted(conversation: Row | None) -> bool:
-    """Whether what was written in the conversation of this row is to be erased."""
-    return conversation is not None and conversation["deleted"]
+def keeps_nothing(conversation: Row | None) -> bool:
+    """Whether nothing that was written in the conversation of this row is to be stored."""
+    return conversation is not None and (
+        conversation["deleted"] or conversation["erased"] or not conversation["keeps_content"]
+    )
 
 
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
@@ -57,14 +53,20 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
             | GenerationCancelled(conversation_id=conversation_id)
             | ConversationRenamed(conversation_id=conversation_id)
             | ConversationDeleted(conversation_id=conversation_id)
+            | ContentErased(conversation_id=conversation_id)
         ):
             return ((envelope.tenantid, conversation_id),)
     return ()
 
 
 def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Row:
-    if row is None:
-        row = dict.fromkeys(TABLE.columns) | {"tenant_id": key[0], "id": key[1], "renamed": False, "deleted": False}
+    row = _folded(row or _new(key), envelope)
+    return {**row, "title": None} if keeps_nothing(row) else row
+
+
+def _folded(row: Row, envelope: AnyEnvelope) -> Row:
+    if isinstance(envelope.data, ContentErased):
+        return {**row, "erased": True}
     updated = envelope.time if row["updated_at"] is None else max(row["updated_at"], envelope.time)
     row = {**row, "updated_at": updated}
     match envelope.data:
@@ -77,9 +79,20 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
         ):
             return _with_message(row, generation_id)
         case ConversationRenamed(content=content):
-            return {**row, "title": None if row["deleted"] else content.title, "renamed": True}
+            return {**row, "title": content.model_dump(), "renamed": True}
         case _:
-            return {**row, "title": None, "deleted": True}
+            return {**row, "deleted": True}
+
+
+def _new(key: Key) -> Row:
+    return dict.fromkeys(TABLE.columns) | {
+        "tenant_id": key[0],
+        "id": key[1],
+        "renamed": False,
+        "deleted": False,
+        "keeps_content": True,
+        "erased": False,
+    }
 
 
 def _with_message(row: Row, generation_id: UUID) -> Row:
@@ -88,6 +101,7 @@ def _with_message(row: Row, generation_id: UUID) -> Row:
 
 
 def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
+    row = {**row, "keeps_content": row["keeps_content"] and prompt.keeps_content}
     first = row["first_generation_id"]
     if first is not None and first <= prompt.generation_id:
         return row
@@ -100,19 +114,14 @@ def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
 
 
 def _with_title(row: Row, prompt: SubmitPrompt) -> Row:
-    if row["deleted"] or row["renamed"] or row["first_generation_id"] != prompt.generation_id:
+    if row["renamed"] or row["first_generation_id"] != prompt.generation_id:
         return row
-    return {**row, "title": _title(prompt.content)}
-
-
-def _title(content: PromptContent) -> str | None:
-    said = next((message.text for message in content.messages if message.role == "user"), "")
-    return " ".join(said.split())[:TITLE_LENGTH].rstrip() or None
+    return {**row, "title": prompt.title and prompt.title.model_dump()}
 
 
 PROJECTION = Projection(
     table=TABLE,
-    handles=frozenset((SubmitPrompt, *ENDED, ConversationRenamed, ConversationDeleted)),
+    handles=frozenset((SubmitPrompt, *ENDED, ConversationRenamed, ConversationDeleted, ContentErased)),
     affects=_affects,
     fold=_fold,
 )

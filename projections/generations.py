@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from event_schemas.codec import AnyEnvelope
-from event_schemas.control_plane import ConversationDeleted
 from event_schemas.generation import (
     GenerationCancelled,
     GenerationCompleted,
@@ -16,9 +15,8 @@ from event_schemas.generation import (
     SubmitPrompt,
     Terminal,
 )
-from projections import conversations
 from projections.lifecycle import QUEUED, STAGES, advance, ended
-from projections.table import Beside, Key, Projection, Row, Selector, Table, Where
+from projections.table import Beside, Key, Projection, Row, Selector, Table
 
 TABLE = Table(
     name="generations",
@@ -31,7 +29,6 @@ TABLE = Table(
         "model": "text",
         "pool": "text",
         "parameters": "jsonb",
-        "metadata": "jsonb",
         "status": "text",
         "attempt": "integer",
         "finish_reason": "text",
@@ -52,7 +49,6 @@ TABLE = Table(
         "ended_at": "timestamptz",
     },
     key=("tenant_id", "id"),
-    selected_by=("conversation_id",),
 )
 
 
@@ -72,20 +68,10 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
             | GenerationCancelled(generation_id=generation_id)
         ):
             return ((envelope.tenantid, generation_id),)
-        case ConversationDeleted(conversation_id=conversation_id):
-            return (Where(envelope.tenantid, "conversation_id", conversation_id),)
     return ()
 
 
-def _beside(envelope: AnyEnvelope) -> Beside | None:
-    # Only metadata is content, and only these two can bring it in or take it out.
-    match envelope.data:
-        case SubmitPrompt(conversation_id=conversation_id) | ConversationDeleted(conversation_id=conversation_id):
-            return conversations.beside(envelope.tenantid, conversation_id)
-    return None
-
-
-def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | None) -> Row | None:
+def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Row | None:
     match envelope.data:
         case SubmitPrompt() as prompt:
             row = advance(row or _new(key, prompt.conversation_id), prompt)
@@ -95,7 +81,6 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | 
                 "key_id": prompt.key_id,
                 "pool": prompt.pool,
                 "parameters": prompt.parameters.model_dump(mode="json"),
-                "metadata": None if conversations.is_deleted(conversation) else dict(prompt.content.metadata),
                 "created_at": envelope.time if row["created_at"] is None else min(row["created_at"], envelope.time),
             }
         case (GenerationStarted() | GenerationRestarted()) as started:
@@ -105,8 +90,6 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | 
         case (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as end:
             row = row or _new(key, end.conversation_id)
             row = row if ended(row) else _ended(advance(row, end), end, envelope)
-        case ConversationDeleted() if row is not None:
-            row = {**row, "metadata": None}
     return row
 
 
@@ -150,9 +133,7 @@ def _new(key: Key, conversation_id: UUID) -> Row:
 
 PROJECTION = Projection(
     table=TABLE,
-    handles=STAGES | {ConversationDeleted},
+    handles=STAGES,
     affects=_affects,
     fold=_fold,
-    beside=_beside,
-    looks_at=(conversations.TABLE.name,),
 )

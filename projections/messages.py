@@ -1,4 +1,8 @@
-"""Messages: what people wrote and what models answered, as a tree. An answer's id is its generation's."""
+"""Messages: what people wrote and what models answered, as a tree. An answer's id is its generation's.
+
+What was written is stored as it was published, for nobody here has a key. All of it stands with the answer: ``prompt``
+is what the whole prompt says, in which a message finds itself by its ordinal.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from uuid import UUID
 
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationDeleted
+from event_schemas.erasure import ContentErased
 from event_schemas.generation import (
     GenerationCancelled,
     GenerationCompleted,
@@ -30,13 +35,9 @@ TABLE = Table(
         "parent_message_id": "uuid",
         "generation_id": "uuid",
         "role": "text",
-        "content": "text",
-        "parts": "jsonb",
-        "tool_calls": "jsonb",
-        "tool_call_id": "text",
-        "reasoning": "text",
-        "delta_lengths": "jsonb",
-        "logprobs": "jsonb",
+        "prompt": "jsonb",
+        "answer": "jsonb",
+        "deltas": "integer",
         "status": "text",
         "model": "text",
         "served_model": "text",
@@ -49,9 +50,6 @@ TABLE = Table(
     selected_by=("conversation_id",),
 )
 
-_WRITTEN = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths", "logprobs")
-"""What is erased with the conversation."""
-
 COMPLETE = "complete"
 """Status of a message that a person wrote. An answer's is its generation's."""
 
@@ -61,8 +59,10 @@ _Stage = SubmitPrompt | GenerationStarted | GenerationRestarted | Terminal
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
     tenant_id = envelope.tenantid
     match envelope.data:
-        case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id, fell_back=()):
-            return [(tenant_id, message_id) for message_id in (*input_ids, generation_id)]
+        case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id, fell_back=()) as prompt:
+            its_own: list[Selector] = [(tenant_id, message_id) for message_id in (*input_ids, generation_id)]
+            before = [] if prompt.keeps_content else [_all_of(tenant_id, prompt.conversation_id)]
+            return before + its_own
         case (
             GenerationStarted(generation_id=generation_id)
             | GenerationRestarted(generation_id=generation_id)
@@ -71,9 +71,13 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
             | GenerationCancelled(generation_id=generation_id)
         ):
             return ((tenant_id, generation_id),)
-        case ConversationDeleted(conversation_id=conversation_id):
-            return (Where(tenant_id, "conversation_id", conversation_id),)
+        case ConversationDeleted(conversation_id=conversation_id) | ContentErased(conversation_id=conversation_id):
+            return (_all_of(tenant_id, conversation_id),)
     return ()
+
+
+def _all_of(tenant_id: UUID, conversation_id: UUID) -> Selector:
+    return Where(tenant_id, "conversation_id", conversation_id)
 
 
 def _beside(envelope: AnyEnvelope) -> Beside | None:
@@ -86,6 +90,7 @@ def _beside(envelope: AnyEnvelope) -> Beside | None:
             | GenerationFailed(conversation_id=conversation_id)
             | GenerationCancelled(conversation_id=conversation_id)
             | ConversationDeleted(conversation_id=conversation_id)
+            | ContentErased(conversation_id=conversation_id)
         ):
             return conversations.beside(envelope.tenantid, conversation_id)
     return None
@@ -104,23 +109,18 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | 
             | GenerationCancelled()
         ) as stage:
             row = _answered(key, row, stage, envelope.time)
-    if row is None or not conversations.is_deleted(conversation):
+    if row is None or not conversations.keeps_nothing(conversation):
         return row
-    return {**row, **dict.fromkeys(_WRITTEN), "erased": True}
+    return {**row, "prompt": None, "answer": None, "erased": True}
 
 
 def _written(key: Key, prompt: SubmitPrompt, time: datetime) -> Row | None:
     ordinal = next(place for place, message_id in enumerate(prompt.input_message_ids) if message_id == key[1])
-    if ordinal >= len(prompt.content.messages):
+    if ordinal >= len(prompt.roles):
         return None
-    message = prompt.content.messages[ordinal]
     return _new(key, prompt.conversation_id, prompt.generation_id) | {
         "parent_message_id": prompt.input_message_ids[ordinal - 1] if ordinal else prompt.parent_message_id,
-        "role": message.role,
-        "content": message.text,
-        "parts": None if isinstance(message.content, str) else [part.model_dump() for part in message.content],
-        "tool_calls": [call.model_dump() for call in message.tool_calls] or None,
-        "tool_call_id": message.tool_call_id,
+        "role": prompt.roles[ordinal],
         "status": COMPLETE,
         "ordinal": ordinal,
         "created_at": time,
@@ -138,6 +138,7 @@ def _answered(key: Key, row: Row | None, stage: _Stage, time: datetime) -> Row:
                 **row,
                 "parent_message_id": input_ids[-1] if input_ids else stage.parent_message_id,
                 "ordinal": len(input_ids),
+                "prompt": stage.content.model_dump(),
                 "created_at": time if row["created_at"] is None else min(row["created_at"], time),
             }
         case GenerationStarted() | GenerationRestarted():
@@ -147,12 +148,9 @@ def _answered(key: Key, row: Row | None, stage: _Stage, time: datetime) -> Row:
         case _:
             return {
                 **row,
-                "content": stage.content.text,
-                "tool_calls": [call.model_dump() for call in stage.content.tool_calls] or None,
-                "reasoning": stage.content.reasoning or None,
+                "answer": stage.content and stage.content.model_dump(),
+                "deltas": stage.deltas,
                 "served_model": stage.served and stage.served.model,
-                "delta_lengths": list(stage.content.delta_lengths),
-                "logprobs": list(stage.content.logprobs) or None,
             }
 
 
@@ -170,7 +168,7 @@ def _new(key: Key, conversation_id: UUID, generation_id: UUID) -> Row:
 
 PROJECTION = Projection(
     table=TABLE,
-    handles=STAGES | {ConversationDeleted},
+    handles=STAGES | {ConversationDeleted, ContentErased},
     affects=_affects,
     fold=_fold,
     beside=_beside,

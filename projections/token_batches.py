@@ -1,4 +1,7 @@
-"""Token batches: what a generation that still runs has said so far, for followers who find the token stream gone."""
+"""Token batches: what a generation that still runs has said so far, for followers who find the token stream gone.
+
+They are stored where a conversation keeps nothing, too: they go when the generation ends, as their key does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ TABLE = Table(
         "attempt": "integer",
         "first_seq": "integer",
         "tenant_id": "uuid",
-        "deltas": "jsonb",
+        "count": "integer",
+        "content": "jsonb",
     },
     key=("tenant_id", "generation_id", "attempt", "first_seq"),
     selected_by=("generation_id",),
@@ -52,14 +56,15 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, generation: Row | No
     tokens = envelope.data
     if not isinstance(tokens, TokensEmitted) or ended(generation):
         return None
-    if row is not None and len(row["deltas"]) >= len(tokens.content.deltas):
+    if row is not None and row["count"] >= tokens.count:
         return row
     return {
         "tenant_id": key[0],
         "generation_id": tokens.generation_id,
         "attempt": tokens.attempt,
         "first_seq": tokens.first_seq,
-        "deltas": tokens.content.pieces,
+        "count": tokens.count,
+        "content": tokens.content.model_dump(),
     }
 
 

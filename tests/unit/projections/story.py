@@ -9,10 +9,12 @@ from typing import Literal
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
+from backplane.security.content import DataKey
 from event_schemas.chat import AnswerContent, ChatMessage, Piece
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed, TitleContent
 from event_schemas.envelope import Envelope
+from event_schemas.erasure import ContentErased
 from event_schemas.generation import (
     AttemptLost,
     Fallback,
@@ -32,6 +34,7 @@ from projections.catalog import PROJECTIONS
 from projections.event_log import Received
 from projections.state import State
 from projections.table import Key, Projection, Row
+from tests.data_keys import data_key
 
 T0 = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 Ending = Literal["completed", "failed", "cancelled"]
@@ -46,6 +49,10 @@ class Story:
     user_id: UUID = field(default_factory=new_id)
     key_id: UUID = field(default_factory=new_id)
     now: datetime = T0
+    key: DataKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = data_key(self.conversation_id)
 
     def envelope(self, data: Payload) -> AnyEnvelope:
         first = Envelope[Payload].first(
@@ -59,6 +66,8 @@ class Story:
         *messages: tuple[Literal["system", "user", "assistant"], str] | ChatMessage,
         parent: UUID | None = None,
         metadata: dict[str, str] | None = None,
+        title: str | None = "A title",
+        keeps_content: bool = True,
     ) -> Envelope[SubmitPrompt]:
         said = [
             one if isinstance(one, ChatMessage) else ChatMessage(role=one[0], content=one[1])
@@ -70,15 +79,18 @@ class Story:
                 conversation_id=self.conversation_id,
                 parent_message_id=parent,
                 input_message_ids=tuple(new_id() for _ in said),
+                roles=tuple(one.role for one in said),
+                input_tokens=sum(len(one.text) for one in said),
                 user_id=self.user_id,
                 key_id=self.key_id,
                 model="asked-for",
                 pool="local",
-                parameters=Parameters(temperature=0.5, stop=("\n",)),
-                content=PromptContent(
-                    messages=tuple(said),
-                    metadata={"ticket": "42"} if metadata is None else metadata,
+                parameters=Parameters(temperature=0.5),
+                content=self.key.seal(
+                    PromptContent(messages=tuple(said), metadata={"ticket": "42"} if metadata is None else metadata)
                 ),
+                title=None if parent or title is None else self.key.seal(TitleContent(title=title)),
+                keeps_content=keeps_content,
             )
         )
         assert isinstance(made.data, SubmitPrompt)
@@ -121,7 +133,11 @@ class Story:
     def emitted(self, generation_id: UUID, first_seq: int, said: Sequence[Piece], *, attempt: int = 1) -> AnyEnvelope:
         return self.envelope(
             TokensEmitted(
-                generation_id=generation_id, attempt=attempt, first_seq=first_seq, content=TokensContent.of(said)
+                generation_id=generation_id,
+                attempt=attempt,
+                first_seq=first_seq,
+                count=len(said),
+                content=self.key.seal(TokensContent.of(said)),
             )
         )
 
@@ -142,7 +158,8 @@ class Story:
             "key_id": self.key_id,
             "model": f"model-{attempt}",
             "usage": Usage(input_tokens=7, output_tokens=len(parts), source="provider"),
-            "content": AnswerContent.of(parts),
+            "deltas": len(parts),
+            "content": self.key.seal(AnswerContent.of(parts)) if parts else None,
         }
         match how:
             case "completed":
@@ -155,15 +172,20 @@ class Story:
                 return self.envelope(GenerationCancelled.model_validate(common))
 
     def renamed(self, title: str) -> AnyEnvelope:
-        content = TitleContent(title=title)
+        content = self.key.seal(TitleContent(title=title))
         return self.envelope(ConversationRenamed(conversation_id=self.conversation_id, content=content))
 
     def deleted(self) -> AnyEnvelope:
         return self.envelope(ConversationDeleted(conversation_id=self.conversation_id))
 
-    def whole(self, how: Ending = "completed", attempts: int = 1, parent: UUID | None = None) -> list[AnyEnvelope]:
+    def erased(self) -> AnyEnvelope:
+        return self.envelope(ContentErased(conversation_id=self.conversation_id, reason="asked"))
+
+    def whole(
+        self, how: Ending = "completed", attempts: int = 1, parent: UUID | None = None, *, keeps_content: bool = True
+    ) -> list[AnyEnvelope]:
         """All facts of one generation, in the order in which they came to be."""
-        prompt = self.prompt(parent=parent)
+        prompt = self.prompt(parent=parent, keeps_content=keeps_content)
         generation_id = prompt.data.generation_id
         facts: list[AnyEnvelope] = [prompt]
         for attempt in range(1, attempts + 1):

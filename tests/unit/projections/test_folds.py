@@ -4,13 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_schemas.chat import ChatMessage, ImagePart, Piece, TextPart, ToolCall
+from event_schemas.chat import AnswerContent, Piece
 from event_schemas.codec import AnyEnvelope
+from event_schemas.control_plane import ConversationRenamed, TitleContent
 from event_schemas.envelope import Envelope
-from event_schemas.generation import AttemptLost, SubmitPrompt
+from event_schemas.generation import AttemptLost, GenerationCompleted, PromptContent, SubmitPrompt, TokensContent
 from event_schemas.payload import Usage
 from projections.catalog import PROJECTIONS, needed_for
 from projections.table import Row
+from tests.data_keys import plain, read
 from tests.unit.projections.story import Ending, Story, folded
 
 
@@ -34,14 +36,16 @@ def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
     """(facts as they came to be, the same in any order, some of them twice with duplicates dropped)."""
     story = Story()
     how: Ending = draw(st.sampled_from(("completed", "failed", "cancelled")))
-    facts = story.whole(how, attempts=draw(st.integers(1, 3)))
+    facts = story.whole(how, attempts=draw(st.integers(1, 3)), keeps_content=draw(st.booleans()))
     if draw(st.booleans()):
         assert isinstance(facts[0].data, SubmitPrompt)
-        facts += story.whole(how, parent=facts[0].data.generation_id)
+        facts += story.whole(how, parent=facts[0].data.generation_id, keeps_content=draw(st.booleans()))
     if draw(st.booleans()):
         facts.append(story.handed_on(as_prompt(facts[0])))
     if draw(st.booleans()):
         facts.append(story.renamed("Folds"))
+    if draw(st.booleans()):
+        facts.append(story.erased())
     if draw(st.booleans()):
         facts.append(story.deleted())
     kept = draw(st.lists(st.booleans(), min_size=len(facts), max_size=len(facts)))
@@ -98,7 +102,6 @@ def test_a_generation_is_queued_runs_and_ends() -> None:
         facts[-1].time,
     )
     assert ended["parameters"]["temperature"] == 0.5
-    assert ended["metadata"] == {"ticket": "42"}
     assert (ended["pool"], ended["user_id"], ended["key_id"]) == ("local", story.user_id, story.key_id)
 
 
@@ -130,7 +133,7 @@ def test_messages_form_a_tree() -> None:
             "generation_id": again.data.generation_id,
             "parent_message_id": second.data.input_message_ids[0],
             "input_message_ids": (),
-            "content": second.data.content.model_copy(update={"messages": ()}),
+            "roles": (),
         }
     )
     rows = folded([first, second, story.envelope(regenerated)])["messages"]
@@ -145,102 +148,132 @@ def test_messages_form_a_tree() -> None:
         second.data.generation_id: and_,
         regenerated.generation_id: and_,
     }
-    described = {row["id"]: (row["role"], row["content"], row["status"], row["ordinal"]) for row in rows.values()}
-    assert described[system] == ("system", "Be brief.", "complete", 0)
-    assert described[hi] == ("user", "Hi", "complete", 1)
-    assert described[first.data.generation_id] == ("assistant", None, "queued", 2)
+    described = {row["id"]: (row["role"], row["status"], row["ordinal"]) for row in rows.values()}
+    assert described[system] == ("system", "complete", 0)
+    assert described[hi] == ("user", "complete", 1)
+    assert described[first.data.generation_id] == ("assistant", "queued", 2)
 
 
-def test_an_answer_has_its_text_and_its_delta_boundaries_once_it_ended() -> None:
+def test_what_was_written_stands_with_the_answer_as_it_was_published() -> None:
     story = Story()
-    facts = story.whole()
-    assert isinstance(facts[0].data, SubmitPrompt)
-    generation_id = facts[0].data.generation_id
-    assert answer(facts[:-1], generation_id)["content"] is None
-    ended = answer(facts, generation_id)
-    assert (ended["content"], ended["delta_lengths"], ended["status"]) == ("A fold.", [2, 5], "completed")
-
-
-def test_messages_keep_their_parts_and_what_was_asked_of_tools() -> None:
-    story = Story()
-    look = ChatMessage(role="user", content=(TextPart(text="Look: "), ImagePart(url="https://example.com/a.png")))
-    asked = ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),))
-    seen = ChatMessage(role="tool", content="A cat", tool_call_id="c1")
-    prompt = story.prompt(look, asked, seen)
+    prompt = story.prompt(("system", "Be brief."), ("user", "Hi"))
+    generation_id = prompt.data.generation_id
     pieces: list[Piece] = [
         {"reasoning": "hm"},
         "Once ",
-        {"tool_call": 0, "id": "c2", "name": "look", "arguments": "{"},
-        {"tool_call": 0, "arguments": "}"},
-        {"text": "more", "logprobs": [{"token": "more", "logprob": -0.5, "top_logprobs": []}]},
+        {"tool_call": 0, "id": "c2", "name": "look", "arguments": "{}"},
     ]
-    facts = [prompt, story.started(prompt.data.generation_id), story.ended(prompt.data.generation_id, deltas=pieces)]
-    rows = folded(facts)["messages"]
-    first, second, third = (rows[story.tenant_id, message_id] for message_id in prompt.data.input_message_ids)
-    assert (first["content"], first["parts"]) == (
-        "Look: ",
-        [
-            {"type": "text", "text": "Look: "},
-            {"type": "image", "url": "https://example.com/a.png", "detail": None},
-        ],
-    )
-    assert second["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
-    assert (third["role"], third["content"], third["tool_call_id"]) == ("tool", "A cat", "c1")
-    answered = rows[story.tenant_id, prompt.data.generation_id]
-    assert (answered["content"], answered["reasoning"]) == ("Once more", "hm")
-    assert answered["tool_calls"] == [{"id": "c2", "name": "look", "arguments": "{}"}]
-    assert answered["delta_lengths"] == [(-1, 2), 5, (0, 1), (0, 1), 4]
-    assert answered["logprobs"] == [[], [], [], [], [{"token": "more", "logprob": -0.5, "top_logprobs": []}]]
-    for erased in folded([*facts, story.deleted()])["messages"].values():
-        written = ("content", "parts", "tool_calls", "tool_call_id", "reasoning", "delta_lengths", "logprobs")
-        assert [erased[name] for name in written] == [None] * 7
+    facts = [prompt, story.started(generation_id), story.ended(generation_id, deltas=pieces)]
+    asked = answer(facts[:-1], generation_id)
+    assert (asked["answer"], asked["deltas"], asked["status"]) == (None, None, "running")
+    ended = answer(facts, generation_id)
+    assert (ended["deltas"], ended["status"]) == (3, "completed")
+    assert ended["prompt"] == prompt.data.content.model_dump()
+    said = read(ended["prompt"], story.key, PromptContent)
+    assert [message.text for message in said.messages] == ["Be brief.", "Hi"]
+    assert read(ended["answer"], story.key, AnswerContent).pieces == pieces
+    for message_id in prompt.data.input_message_ids:
+        assert [answer(facts, message_id)[name] for name in ("prompt", "answer", "deltas")] == [None] * 3
 
 
-@given(st.permutations(range(6)))
-def test_a_deleted_conversation_never_gets_its_content_back(order: list[int]) -> None:
+def test_where_nothing_was_written_there_is_no_answer() -> None:
     story = Story()
-    facts = [*story.whole(), story.deleted()]
+    prompt = story.prompt()
+    ended = answer(
+        [prompt, story.ended(prompt.data.generation_id, "cancelled", attempt=0, deltas=())], prompt.data.generation_id
+    )
+    assert (ended["answer"], ended["deltas"], ended["erased"]) == (None, 0, False)
+
+
+def test_what_older_releases_wrote_is_stored_as_it_is() -> None:
+    story = Story()
+    prompt = story.prompt()
+    said, ended = plain(PromptContent(messages=())), story.ended(prompt.data.generation_id)
+    old = prompt.data.model_copy(update={"content": said, "title": plain(TitleContent(title="Old"))})
+    assert isinstance(ended.data, GenerationCompleted)
+    told = ended.data.model_copy(update={"content": plain(AnswerContent.of(["A fold."]))})
+    rows = folded([story.envelope(old), story.envelope(told)])
+    row = rows["messages"][story.tenant_id, prompt.data.generation_id]
+    assert row["prompt"] == said.model_dump()
+    assert row["answer"]["plain"]["text"] == "A fold."
+    assert only(rows, "conversations")["title"] == {"plain": {"title": "Old"}}
+
+
+def stored_content(rows: dict[str, dict[tuple[UUID | int, ...], Row]]) -> list[object]:
+    """All that is stored of what was written."""
+    messages, conversations = rows["messages"].values(), rows["conversations"].values()
+    found = [row[name] for row in messages for name in ("prompt", "answer")] + [row["title"] for row in conversations]
+    return [written for written in found if written is not None]
+
+
+@given(st.permutations(range(7)), st.sampled_from(["deleted", "erased"]))
+def test_what_was_erased_never_comes_back(order: list[int], how: str) -> None:
+    story = Story()
+    facts = [*story.whole(), story.renamed("Mine"), story.deleted() if how == "deleted" else story.erased()]
+    assert len(stored_content(folded(facts[:-1]))) == 3
     rows = folded([facts[place] for place in order])
-    for message in rows["messages"].values():
-        assert message["erased"]
-        assert message["content"] is None
-        assert message["delta_lengths"] is None
-    assert only(rows, "conversations")["deleted"]
-    assert only(rows, "conversations")["title"] is None
-    assert only(rows, "generations")["metadata"] is None
+    assert stored_content(rows) == []
+    assert all(message["erased"] for message in rows["messages"].values())
+    assert answer(facts, as_prompt(facts[0]).data.generation_id)["deltas"] == 2
+    conversation = only(rows, "conversations")
+    assert (conversation["deleted"], conversation["erased"]) == (how == "deleted", how == "erased")
     assert rows["token_batches"] == {}
 
 
-@pytest.mark.parametrize(
-    ("said", "title"),
-    [
-        ([("system", "Be brief."), ("user", "  What \n is\ta fold? ")], "What is a fold?"),
-        ([("user", "x" * 59 + " yz")], "x" * 59),
-        ([("user", " \n ")], None),
-        ([("system", "Be brief.")], None),
-    ],
-)
-def test_a_title_is_the_beginning_of_the_first_user_message(said: list[tuple[str, str]], title: str | None) -> None:
+@given(st.permutations(range(7)))
+def test_where_no_content_is_kept_none_is_stored(order: list[int]) -> None:
+    """Nor any that was written in the same conversation when it was kept."""
     story = Story()
-    first, later = story.prompt(*said), story.prompt(("user", "Later"))  # type: ignore[arg-type]
+    kept = story.prompt()
+    facts = [kept, story.renamed("Mine"), *story.whole(parent=kept.data.generation_id, keeps_content=False)]
+    rows = folded([facts[place] for place in order])
+    assert stored_content(rows) == []
+    assert all(message["erased"] for message in rows["messages"].values())
+    conversation = only(rows, "conversations")
+    assert (conversation["keeps_content"], conversation["erased"]) == (False, False)
+
+
+def test_while_it_runs_its_tokens_are_stored_where_no_content_is_kept() -> None:
+    story = Story()
+    facts = story.whole(keeps_content=False)
+    assert len(folded(facts[:-1])["token_batches"]) == 2
+    assert folded(facts)["token_batches"] == {}
+
+
+def test_erasing_moves_no_conversation_in_the_list() -> None:
+    story = Story()
+    facts = story.whole()
+    assert only(folded([*facts, story.erased()]), "conversations")["updated_at"] == facts[-1].time
+    assert only(folded([story.erased()]), "conversations")["updated_at"] is None
+
+
+def test_the_title_is_that_of_the_prompt_that_began_the_conversation() -> None:
+    story = Story()
+    first, later = story.prompt(title="First"), story.prompt(title="Later")
     for facts in ([first, later], [later, first]):
         row = only(folded(facts), "conversations")
-        assert row["title"] == title
+        assert read(row["title"], story.key, TitleContent).title == "First"
         assert row["created_at"] == first.time
         assert row["last_message_id"] == later.data.generation_id
+    assert only(folded([story.prompt(title=None)]), "conversations")["title"] is None
 
 
 def test_a_name_that_was_given_stays() -> None:
     story = Story()
-    row = only(folded([story.renamed("First"), story.renamed("Mine"), story.prompt()]), "conversations")
-    assert (row["title"], row["renamed"]) == ("Mine", True)
+    mine = story.renamed("Mine")
+    row = only(folded([story.renamed("First"), mine, story.prompt()]), "conversations")
+    assert isinstance(mine.data, ConversationRenamed)
+    assert (row["title"], row["renamed"]) == (mine.data.content.model_dump(), True)
 
 
 def test_token_batches_live_until_the_generation_ends() -> None:
     story = Story()
     facts = story.whole()
     batches = folded(facts[:-1])["token_batches"].values()
-    assert [(row["attempt"], row["first_seq"], row["deltas"]) for row in batches] == [(1, 1, ["A "]), (1, 2, ["fold."])]
+    said = [(row["attempt"], row["first_seq"], row["count"]) for row in batches]
+    assert said == [(1, 1, 1), (1, 2, 1)]
+    texts = [read(row["content"], story.key, TokensContent).deltas for row in batches]
+    assert texts == [("A ",), ("fold.",)]
     assert folded(facts)["token_batches"] == {}
 
 
@@ -285,10 +318,6 @@ def test_a_projection_stands_after_those_that_it_looks_at() -> None:
     for projection in PROJECTIONS:
         assert set(projection.looks_at) <= set(names[: names.index(projection.name)])
         assert projection.table.key[0] == "tenant_id"
-    assert [projection.name for projection in needed_for("token_batches")] == [
-        "conversations",
-        "generations",
-        "token_batches",
-    ]
+    assert [projection.name for projection in needed_for("token_batches")] == ["generations", "token_batches"]
     with pytest.raises(LookupError, match="no read model 'nothing'"):
         needed_for("nothing")

@@ -1,3 +1,4 @@
+DELETE FROM token_batches;
 ALTER TABLE token_batches
   DROP COLUMN deltas,
   ADD COLUMN count integer NOT NULL,
