@@ -66,6 +66,10 @@ class Assembly:
             self._end(self._ending, steps)
         return steps
 
+    def give_up(self) -> list[Step]:
+        """The ending, where it is known and the tokens before it are nowhere any more."""
+        return [] if self._ending is None or self.done else [self._ended(self._ending)]
+
     def _begun(self, frame: Frame) -> Step:
         event = RESTARTED if self.cursor.attempt else STARTED
         self.cursor = Cursor(frame.attempt, 0)
@@ -94,6 +98,9 @@ class Assembly:
     def _end(self, ending: Frame, steps: list[Step]) -> None:
         if ending.attempt == self.cursor.attempt and ending.seq > self.cursor.seq:
             return
+        steps.append(self._ended(ending))
+
+    def _ended(self, ending: Frame) -> Step:
         self.done = True
         self._early.clear()
-        steps.append(Step(ending.kind.value, Cursor(ending.attempt, ending.seq), detail=ending.detail))
+        return Step(ending.kind.value, Cursor(ending.attempt, ending.seq), detail=ending.detail)

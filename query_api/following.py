@@ -15,6 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
 from query_api.alarm import Alarm
 from query_api.assembly import QUEUED, Assembly, Step
@@ -27,7 +28,9 @@ class Record(Protocol):
     async def since(self, cursor: Cursor) -> list[Frame]:
         """Oldest first: that it started, tokens of its newest attempt beyond ``cursor``, how it ended.
 
-        Empty while it is queued. Raises DatabaseUnavailable.
+        Empty while it is queued. It ends without its tokens where they are not stored any more.
+
+        Raises DatabaseUnavailable, WrappingUnavailable.
         """
 
 
@@ -111,7 +114,7 @@ class Follower:
                         yield step
                     if not self._assembly.done:
                         await asyncio.sleep(self._pace.without_stream * random.uniform(0.8, 1.2))
-                        await self._ask()
+                        await self._ask(last=True)
                         for step in self._tell():
                             yield step
         finally:
@@ -159,20 +162,25 @@ class Follower:
         pause = self._pace.without_stream if self._assembly.incomplete else self._idle
         self._next_question = self._loop.time() + pause
 
-    async def _ask(self) -> bool:
-        """Take in what Postgres knows. Returns whether it answered."""
+    async def _ask(self, *, last: bool = False) -> bool:
+        """Take in what Postgres knows. Returns whether it answered.
+
+        It is asked ``last`` where Redis is away, or said all that it has: what both don't have is nowhere.
+        """
         try:
             frames = await self._record.since(self._assembly.cursor)
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, WrappingUnavailable):
             return False
         self._take(*frames)
+        if last and any(frame.kind.terminal for frame in frames):
+            self._untold += self._assembly.give_up()
         return True
 
     async def _backlog(self) -> None:
         """Take in what Redis has, and what Postgres knows where that leaves a hole. Raises StreamUnavailable."""
         self._take(*await self._streams.backlog(*self._ids))
         if self._assembly.incomplete:
-            await self._ask()
+            await self._ask(last=True)
 
     def _take(self, *frames: Frame) -> None:
         for frame in frames:

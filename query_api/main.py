@@ -19,6 +19,7 @@ def ports(side: QuerySide, settings: Settings) -> QueryPorts:
         database=side.database,
         streams=side.streams,
         room=side.room,
+        data_keys=side.data_keys,
         log=side.bus,
         publisher=side.bus,
         topics=all_topics(list(settings.pools)),

@@ -13,29 +13,39 @@ import anyio
 
 from backplane.ports.bus import BusError
 from backplane.ports.database import DatabaseUnavailable, Row
+from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
+from backplane.security.content import CannotRead
 from backplane.security.principal import Principal
-from query_api import sql
+from query_api import opening, sql
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor
 from query_api.following import Follower
 from query_api.freshness import NoSuch, ProjectionsLag, found
+from query_api.opening import Opener
 from query_api.place import Place
 from query_api.record import PostgresRecord, Standing
 from query_api.service import QueryPorts
 
 _BEGINS_SOON_S = 0.1
 
+_SEARCHED = 200
+"""Conversations whose titles are opened at a time."""
+
 
 async def generation(ports: QueryPorts, principal: Principal, generation_id: UUID) -> Row:
-    """With its ``queue``, a Place, while it is queued. Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable."""
+    """With its ``queue``, a Place, while it is queued.
+
+    Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable, WrappingUnavailable.
+    """
 
     async def read() -> Row | None:
         async with ports.database.tenant(principal.tenant_id) as session:
             return await sql.generation(session, sql.Eyes.of(principal), generation_id)
 
     row = await found(ports, "generation", read)
-    return row | {"queue": await Place.of(row["place"], ports.room)}
+    opener = await Opener.of(ports.data_keys, principal.tenant_id, row["conversation_id"], row["wrapped"])
+    return opening.generation(row, opener) | {"queue": await Place.of(row["place"], ports.room)}
 
 
 async def follow(
@@ -46,7 +56,8 @@ async def follow(
     The read model says who may follow. Until it knows of the generation at all, so does the frame that its worker began
     with, which is often faster; of one that it does know, it alone says who may see it, and whether it was deleted.
 
-    Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable at once; the steps themselves outlast every outage.
+    Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable, WrappingUnavailable at once; the steps themselves
+    outlast every outage. Both raise CannotRead where the finished answer is unreadable.
     """
     steps = _follow(ports, sql.Eyes.of(principal), principal.tenant_id, generation_id, cursor)
     # Once it has begun it lets go of what it holds whatever becomes of it, also where nobody asks for a step.
@@ -58,7 +69,7 @@ async def _follow(
     ports: QueryPorts, eyes: sql.Eyes, tenant_id: UUID, generation_id: UUID, cursor: Cursor | None
 ) -> AsyncGenerator[Step | None, None]:
     """None once it is known that these eyes may follow, then the steps."""
-    record = PostgresRecord(ports.database, tenant_id, generation_id)
+    record = PostgresRecord(ports.database, ports.data_keys, tenant_id, generation_id)
     follower = Follower(record, ports.streams, tenant_id, generation_id, cursor, ports.pace)
 
     async def visible() -> Standing | None:
@@ -115,7 +126,7 @@ async def _begun_or_known(
         await anyio.sleep(_BEGINS_SOON_S)
         try:
             shown.append(_Begun.of(await found(ports, "generation", visible)))
-        except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable) as error:
+        except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable, WrappingUnavailable, CannotRead) as error:
             refused.append(error)
         either.cancel_scope.cancel()
 
@@ -159,23 +170,46 @@ class ConversationPage:
 async def conversations(
     ports: QueryPorts, principal: Principal, *, search: str | None, before: ConversationCursor | None, limit: int
 ) -> ConversationPage:
-    """Newest first. Raises DatabaseUnavailable."""
-    async with ports.database.tenant(principal.tenant_id) as session:
-        rows = await sql.conversations(session, sql.Eyes.of(principal), search=search, before=before, limit=limit + 1)
-    page = rows[:limit]
-    more = len(rows) > limit
-    return ConversationPage(page, ConversationCursor(page[-1]["updated_at"], page[-1]["id"]) if more else None)
+    """Newest first. ``search`` is part of the title, upper or lower case.
+
+    Raises DatabaseUnavailable, WrappingUnavailable.
+    """
+    eyes, most = sql.Eyes.of(principal), _SEARCHED if search else limit + 1
+    sought = (search or "").casefold()
+    matching: list[Row] = []
+    while True:
+        async with ports.database.tenant(principal.tenant_id) as session:
+            rows = await sql.conversations(session, eyes, before=before, limit=most)
+        for row in rows:
+            opener = await Opener.of(ports.data_keys, principal.tenant_id, row["id"], row["wrapped"])
+            shown = opening.title(row, opener)
+            if not search or sought in (shown["title"] or "").casefold():
+                matching.append(shown)
+        if len(matching) > limit:
+            return ConversationPage(matching[:limit], _cursor(matching[limit - 1]))
+        if len(rows) < most:
+            return ConversationPage(matching, None)
+        before = _cursor(rows[-1])
+
+
+def _cursor(row: Row) -> ConversationCursor:
+    return ConversationCursor(row["updated_at"], row["id"])
 
 
 async def conversation(ports: QueryPorts, principal: Principal, conversation_id: UUID) -> Row:
-    """The conversation with its ``messages``. Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable."""
+    """The conversation with its ``messages``.
+
+    Raises NoSuch, ProjectionsLag, BusError, DatabaseUnavailable, WrappingUnavailable.
+    """
 
     async def read() -> Row | None:
         async with ports.database.tenant(principal.tenant_id) as session:
             row = await sql.conversation(session, sql.Eyes.of(principal), conversation_id)
             return row and {**row, "messages": await sql.messages(session, conversation_id)}
 
-    return await found(ports, "conversation", read)
+    row = await found(ports, "conversation", read)
+    opener = await Opener.of(ports.data_keys, principal.tenant_id, row["id"], row["wrapped"])
+    return opening.title(row, opener) | {"messages": opening.messages(row["messages"], opener)}
 
 
 async def usage(

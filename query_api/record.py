@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from backplane.ports.database import Database, Row, TenantSession
+from backplane.ports.database import Database, Row
 from backplane.ports.token_stream import Cursor, Frame, Kind
-from event_schemas.chat import Length, pieces
+from backplane.security.content import CannotRead, ContentErased, DataKeys
+from event_schemas.chat import pieces, with_logprobs
 from query_api import sql
+from query_api.opening import Opener, unreadable
 from query_api.sql import Eyes
 
 MOST_DELTAS = 128
@@ -36,8 +38,9 @@ class Standing:
 class PostgresRecord:
     """The record of one generation of one tenant."""
 
-    def __init__(self, database: Database, tenant_id: UUID, generation_id: UUID) -> None:
+    def __init__(self, database: Database, data_keys: DataKeys, tenant_id: UUID, generation_id: UUID) -> None:
         self._database = database
+        self._data_keys = data_keys
         self._tenant_id = tenant_id
         self._generation_id = generation_id
 
@@ -51,26 +54,45 @@ class PostgresRecord:
 
         ``placed`` wants its place in the queue, too.
 
-        Raises DatabaseUnavailable.
+        Raises DatabaseUnavailable, WrappingUnavailable, and CannotRead where a finished answer is unreadable.
         """
+        batches: list[Row] = []
         async with self._database.tenant(self._tenant_id) as session:
             row = await sql.standing(session, eyes, self._generation_id, placed=placed)
             if row is None:
                 return None
-            return Standing(row["is_visible"], await self._frames(session, row, cursor), row["place"])
+            attempt = row["attempt"]
+            after = min(cursor.seq, _LARGEST) if cursor.attempt == attempt else 0
+            if row["status"] == "running":
+                batches = await sql.token_batches(session, self._generation_id, attempt, after)
+        frames: list[Frame] = []
+        if row["is_mine"] and row["status"] != "queued":
+            opener = await Opener.of(self._data_keys, self._tenant_id, row["conversation_id"], row["wrapped"])
+            ended = row["status"] in _ENDINGS
+            told = self._ended(row, after, opener) if ended else self._said(attempt, batches, opener)
+            frames = [*_started(row), *told]
+        return Standing(row["is_visible"], frames, row["place"])
 
-    async def _frames(self, session: TenantSession, row: Row, cursor: Cursor) -> list[Frame]:
-        if row["status"] == "queued":
-            return []
-        attempt = row["attempt"]
-        after = min(cursor.seq, _LARGEST) if cursor.attempt == attempt else 0
-        if row["status"] in _ENDINGS:
-            return [*_started(row), *finished_tokens(row, after), _ending(row)]
-        tokens = (
-            Frame(Kind.TOKEN, attempt, batch["first_seq"] + len(batch["deltas"]) - 1, batch["deltas"])
-            for batch in await sql.token_batches(session, self._generation_id, attempt, after)
-        )
-        return [*_started(row), *tokens]
+    def _said(self, attempt: int, batches: list[Row], opener: Opener) -> Iterator[Frame]:
+        for batch in batches:
+            content, _ = opener.show(batch["content"], f"generation:{self._generation_id}")
+            if content is not None:
+                deltas = with_logprobs(content["deltas"], content.get("logprobs") or ())
+                yield Frame(Kind.TOKEN, attempt, batch["first_seq"] + len(deltas) - 1, deltas)
+
+    def _ended(self, row: Row, after: int, opener: Opener) -> Iterator[Frame]:
+        deltas = row["deltas"] or 0
+        is_erased = row["is_erased"]
+        if row["answer"] is not None:
+            try:
+                yield from finished_tokens(row["attempt"], opener.open(row["answer"]), after)
+            except ContentErased:
+                is_erased = True
+            except CannotRead as error:
+                unreadable(f"message:{self._generation_id}", error)
+                raise
+        # What was erased is awaited from nowhere. What was only never stored may stand in the token stream for a while.
+        yield _ending(row, min(after, deltas) if is_erased else deltas)
 
 
 def money(amount: Decimal | None) -> str | None:
@@ -90,21 +112,21 @@ def _started(row: Row) -> Iterator[Frame]:
         yield Frame(Kind.STARTED, row["attempt"], 0, detail={"model": row["model"]})
 
 
-def finished_tokens(row: Row, after: int) -> Iterator[Frame]:
+def finished_tokens(attempt: int, answer: Row, after: int) -> Iterator[Frame]:
     """The deltas of a finished answer that follow seq ``after``, as they were written, many to a frame."""
     written = pieces(
-        row["content"] or "",
-        row["delta_lengths"] or (),
-        row["reasoning"] or "",
-        row["tool_calls"] or (),
-        row["logprobs"] or (),
+        answer["text"],
+        answer["delta_lengths"],
+        answer.get("reasoning", ""),
+        answer.get("tool_calls", ()),
+        answer.get("logprobs", ()),
     )
     for first in range(after, len(written), MOST_DELTAS):
         deltas = written[first : first + MOST_DELTAS]
-        yield Frame(Kind.TOKEN, row["attempt"], first + len(deltas), deltas)
+        yield Frame(Kind.TOKEN, attempt, first + len(deltas), deltas)
 
 
-def _ending(row: Row) -> Frame:
+def _ending(row: Row, seq: int) -> Frame:
     detail: dict[str, Any] = {
         "model": row["model"],
         "usage": {
@@ -122,5 +144,4 @@ def _ending(row: Row) -> Frame:
         detail["finish_reason"] = row["finish_reason"]
     if kind is Kind.FAILED:
         detail |= {"reason": row["reason"], "detail": row["detail"]}
-    lengths: Sequence[Length] = row["delta_lengths"] or ()
-    return Frame(kind, row["attempt"], len(lengths), detail=detail)
+    return Frame(kind, row["attempt"], seq, detail=detail)

@@ -14,9 +14,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Send
 
 from backplane.ports.token_stream import Cursor
+from backplane.security.content import CannotRead
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
-from backplane.web.problems import not_found, responses, unavailable
+from backplane.web.problems import Problem, not_found, responses, unavailable
 from query_api import event_log, parameters, readers, sse, views
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor, parse_sequence
@@ -64,6 +65,10 @@ def _answers() -> Iterator[None]:
     except ProjectionsLag:
         raise unavailable(
             "projections", "The read models are behind; whether this is there cannot be said yet."
+        ) from None
+    except CannotRead:
+        raise Problem(
+            500, "unreadable", "Unreadable", "What was written here cannot be read; it was logged for the operator."
         ) from None
 
 
@@ -147,7 +152,7 @@ async def list_conversations(
     cursor: parameters.ConversationPageCursor = None,
     limit: parameters.ConversationLimit = 20,
 ) -> views.ConversationPage:
-    """A member sees its own; an admin those of the whole tenant."""
+    """A member sees its own; an admin those of the whole tenant. With `search`, titles are opened one by one."""
     before = ConversationCursor.parse(cursor) if cursor else None
     page = await readers.conversations(_ports(request), principal, search=search, before=before, limit=limit)
     return views.ConversationPage.model_validate(

@@ -10,6 +10,7 @@ from backplane.ports.database import Database
 from backplane.ports.freshness import Freshness
 from backplane.ports.key_room import RoomView
 from backplane.ports.token_stream import StreamReader
+from backplane.security.content import DataKeys
 from query_api.following import Pace
 
 
@@ -20,6 +21,7 @@ class QueryPorts:
     database: Database
     streams: StreamReader
     room: RoomView
+    data_keys: DataKeys
     log: Log
     publisher: Publisher
     topics: Sequence[str]

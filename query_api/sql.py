@@ -50,12 +50,13 @@ _MINE_BY_KEY = (
 _PLACE = "CASE WHEN :placed AND g.status = 'queued' THEN control.queue_place(g.id) END AS place"
 
 _GENERATION = f"""
-    SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.metadata, g.finish_reason, g.reason,
+    SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.finish_reason, g.reason,
            g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
            g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
-           g.ended_at, m.content, m.tool_calls, m.reasoning, m.logprobs, {_PLACE}
+           g.ended_at, m.prompt, m.answer, coalesce(m.erased, false) AS erased, k.wrapped, {_PLACE}
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
+    LEFT JOIN control.data_keys k ON k.tenant_id = g.tenant_id AND k.conversation_id = g.conversation_id
     WHERE NOT EXISTS (
         SELECT FROM read_models.conversations c
         WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted)
@@ -63,34 +64,35 @@ _GENERATION = f"""
 
 
 async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) -> Row | None:
+    """With what was written as it is stored, and the conversation's data key: ``wrapped``, None where it is gone."""
     return await session.one(_GENERATION, tenant=session.tenant_id, id=generation_id, placed=True, **eyes.parameters())
 
 
 _STANDING = f"""
-    SELECT g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens, g.output_tokens,
-           g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool, g.served_model,
-           m.content, m.reasoning, m.tool_calls, m.delta_lengths, m.logprobs, {_PLACE},
-           g.is_mine AND NOT EXISTS (
-             SELECT FROM read_models.conversations c
-             WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted) AS is_visible
+    SELECT g.conversation_id, g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens,
+           g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool,
+           g.served_model, m.answer, m.deltas, k.wrapped, {_PLACE}, g.is_mine,
+           coalesce(c.erased OR c.deleted, false) AS is_erased,
+           g.is_mine AND NOT coalesce(c.deleted, false) AS is_visible
     FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine
           FROM read_models.generations WHERE tenant_id = :tenant AND id = :id) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
+    LEFT JOIN read_models.conversations c ON c.tenant_id = g.tenant_id AND c.id = g.conversation_id
+    LEFT JOIN control.data_keys k ON k.tenant_id = g.tenant_id AND k.conversation_id = g.conversation_id
 """  # noqa: S608 - made of this module's own text
 
 
 async def standing(session: TenantSession, eyes: Eyes, generation_id: UUID, *, placed: bool) -> Row | None:
     """How far a generation has come, and whether these eyes may see that: ``is_visible``.
 
-    ``placed`` wants its ``place``, too, which costs a count of the queue.
+    ``placed`` wants its ``place``, too, which costs a count of the queue. ``wrapped`` is as in ``generation``.
     """
     return await session.one(_STANDING, tenant=session.tenant_id, id=generation_id, placed=placed, **eyes.parameters())
 
 
 _BATCHES = """
-    SELECT first_seq, deltas FROM read_models.token_batches
-    WHERE tenant_id = :tenant AND generation_id = :id AND attempt = :attempt
-      AND first_seq + jsonb_array_length(deltas) - 1 > :after
+    SELECT first_seq, count, content FROM read_models.token_batches
+    WHERE tenant_id = :tenant AND generation_id = :id AND attempt = :attempt AND first_seq + count - 1 > :after
     ORDER BY first_seq
 """
 
@@ -114,27 +116,35 @@ class _Where:
         return " AND ".join(self.clauses)
 
 
+_STANDS = "NOT deleted AND updated_at IS NOT NULL"
+_CONVERSATION_COLUMNS = """c.id, c.title, c.user_id, c.last_message_id, c.created_at, c.updated_at,
+    c.erased OR NOT c.keeps_content AS erased, k.wrapped"""
+
+
 async def conversations(
-    session: TenantSession, eyes: Eyes, *, search: str | None, before: ConversationCursor | None, limit: int
+    session: TenantSession, eyes: Eyes, *, before: ConversationCursor | None, limit: int
 ) -> list[Row]:
-    """Newest first. ``search`` is part of the title, whatever the case."""
+    """Newest first. ``wrapped`` is as in ``generation``."""
     where = _Where()
-    where.and_("tenant_id = :tenant AND NOT deleted", tenant=session.tenant_id, limit=limit)
+    where.and_(f"tenant_id = :tenant AND {_STANDS}", tenant=session.tenant_id, limit=limit)
     where.and_(_MINE_BY_USER, everybody=eyes.everybody, user_id=eyes.user_id)
-    if search:
-        where.and_("strpos(lower(title), lower(:search)) > 0", search=search)
     if before is not None:
         where.and_("(updated_at, id) < (:before_time, :before_id)", before_time=before.time, before_id=before.id)
     return await session.all(
-        f"""SELECT id, title, user_id, last_message_id, created_at, updated_at FROM read_models.conversations
-            WHERE {where} ORDER BY updated_at DESC, id DESC LIMIT :limit""",  # noqa: S608 - where is this module's
+        f"""SELECT {_CONVERSATION_COLUMNS}
+            FROM (SELECT * FROM read_models.conversations
+                  WHERE {where} ORDER BY updated_at DESC, id DESC LIMIT :limit) c
+            LEFT JOIN control.data_keys k ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id
+            ORDER BY c.updated_at DESC, c.id DESC""",  # noqa: S608 - where is this module's
         **where.parameters,
     )
 
 
 _CONVERSATION = f"""
-    SELECT id, title, user_id, last_message_id, created_at, updated_at FROM read_models.conversations
-    WHERE tenant_id = :tenant AND id = :id AND NOT deleted AND {_MINE_BY_USER}
+    SELECT {_CONVERSATION_COLUMNS}
+    FROM (SELECT * FROM read_models.conversations
+          WHERE tenant_id = :tenant AND id = :id AND {_STANDS} AND {_MINE_BY_USER}) c
+    LEFT JOIN control.data_keys k ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id
 """  # noqa: S608 - made of this module's own text
 
 
@@ -149,8 +159,8 @@ async def conversation(session: TenantSession, eyes: Eyes, conversation_id: UUID
 
 
 _MESSAGES = """
-    SELECT id, parent_message_id, role, content, parts, tool_calls, tool_call_id, reasoning, status, model,
-           served_model, generation_id, created_at
+    SELECT id, parent_message_id, role, prompt, answer, ordinal, status, model, served_model, generation_id, created_at,
+           erased
     FROM read_models.messages
     WHERE tenant_id = :tenant AND conversation_id = :id ORDER BY created_at, generation_id, ordinal
 """

@@ -22,6 +22,7 @@ _CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
 _MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
 _USER = "01990f6e-0000-7000-8000-000000000001"
 _TIME = "2026-03-01T12:00:00.123456Z"
+_ERASED = "what was written is gone: it was erased, or is kept by nobody, as the tenant wants it"
 
 
 class _View(BaseModel):
@@ -83,9 +84,11 @@ class GenerationView(_View):
     model: str = Field(description="the model that was asked", examples=["gemma-3-270m"])
     served: ServedView | None = Field(description="what really answered, once it has ended; null: nothing did")
     content: str | None = Field(
-        description="the answer, once it has ended, as far as it came; follow the stream for it before that",
+        description="the answer, once it has ended, as far as it came; follow the stream for it before that; null after"
+        " that: it was erased, or is unreadable, which the operator's log explains",
         examples=["Hello there."],
     )
+    erased: bool = Field(description=_ERASED, examples=[False])
     tool_calls: list[ToolCallView] | None = Field(description="what tools it asks for; null: none")
     reasoning: str | None = Field(description="what the model thought, where it says so", examples=[None])
     logprobs: list[TokenLogprob] | None = Field(
@@ -102,7 +105,9 @@ class GenerationView(_View):
     parameters: dict[str, Any] | None = Field(
         description="how the model was sampled, as submitted", examples=[{"temperature": 0.7, "max_tokens": 256}]
     )
-    metadata: dict[str, str] | None = Field(description="yours, as submitted", examples=[{"ticket": "4711"}])
+    metadata: dict[str, str] | None = Field(
+        description="yours, as submitted; null where it was erased", examples=[{"ticket": "4711"}]
+    )
     first_token_ms: int | None = Field(
         description="milliseconds from the attempt's start to its first token", examples=[42]
     )
@@ -139,6 +144,7 @@ class GenerationView(_View):
 class ConversationView(_View):
     id: UUID = Field(description="the conversation", examples=[_CONVERSATION])
     title: str | None = Field(description="its name, made of the first prompt or given", examples=["Greetings"])
+    erased: bool = Field(description=_ERASED, examples=[False])
     user_id: UUID | None = Field(description="whose it is; null for a key without a user", examples=[_USER])
     last_message_id: UUID | None = Field(
         description="where a prompt goes on that names no parent", examples=[_GENERATION]
@@ -163,9 +169,11 @@ class MessageView(_View):
     )
     role: Role = Field(description="who speaks", examples=["assistant"])
     content: str | list[Part] | None = Field(
-        description="the text, or its parts as they were submitted; null while an answer is being written",
+        description="the text, or its parts as they were submitted; null while an answer is being written, where it was"
+        " erased, and where it is unreadable, which the operator's log explains",
         examples=["Hello there."],
     )
+    erased: bool = Field(description=_ERASED, examples=[False])
     tool_calls: list[ToolCallView] | None = Field(description="of an assistant's: what tools it asks for; null: none")
     tool_call_id: str | None = Field(description="of a tool's: the call that it answers", examples=[None])
     reasoning: str | None = Field(description="of an answer: what the model thought", examples=[None])
@@ -181,7 +189,7 @@ class MessageView(_View):
 
     @classmethod
     def of(cls, row: Row) -> MessageView:
-        return cls.model_validate({**row, "content": row["content"] if row["parts"] is None else row["parts"]})
+        return cls.model_validate(row)
 
 
 class ConversationWithMessages(ConversationView):

@@ -27,17 +27,21 @@ from backplane.ports.bus import BusUnavailable, Message, Position
 from backplane.ports.identifiers import new_id
 from backplane.security.api_key import ApiKey
 from backplane.security.authenticator import Authenticator
+from backplane.security.content import DataKey
 from backplane.settings import Settings
 from backplane.telemetry.readiness import Readiness
 from backplane.web.application import make_application
 from backplane.web.gathering import GatheringProtocol
-from event_schemas.chat import Piece
+from event_schemas.chat import AnswerContent, Piece
 from event_schemas.control_plane import KeyRole
+from event_schemas.generation import PromptContent, TokensContent
+from event_schemas.payload import Content
 from event_schemas.topics import all_topics
 from query_api.following import Pace
 from query_api.routes import router
 from query_api.service import QueryPorts
 from tests.conftest import TestDatabase
+from tests.data_keys import DATA_KEYS
 
 PEPPER = "only-in-tests"
 TOPICS = all_topics(["local"])
@@ -93,6 +97,7 @@ class World:
     app: FastAPI
     redis_url: str
     clients: list[httpx.AsyncClient] = field(default_factory=list)
+    _data_keys: dict[UUID, DataKey] = field(default_factory=dict)
 
     async def caller(self, tenant_id: UUID, role: KeyRole, *, user: bool = True) -> Caller:
         """Someone new of a tenant, with a key and perhaps a user."""
@@ -124,6 +129,24 @@ class World:
         values = [orjson.dumps(value).decode() if isinstance(value, list) else value for value in columns.values()]
         await self.owner.execute(f"INSERT INTO read_models.{table} ({names}) VALUES ({places})", *values)
 
+    async def sealed(self, tenant_id: UUID, conversation_id: UUID, content: Content) -> str:
+        """``content`` as rows hold it, under the data key of its conversation, which is made where there is none."""
+        key = self._data_keys.get(conversation_id)
+        if key is None:
+            key, wrapped = await DATA_KEYS.make(tenant_id, conversation_id)
+            self._data_keys[conversation_id] = key
+            await self.owner.execute(
+                "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, dies_at_end)"
+                " VALUES ($1, $2, $3, false)",
+                *(tenant_id, conversation_id, wrapped),
+            )
+        return key.seal(content).model_dump_json()
+
+    async def destroy_key(self, conversation_id: UUID) -> None:
+        """Only the key: what was written under it stands where it was."""
+        gone = await self.owner.execute("DELETE FROM control.data_keys WHERE conversation_id = $1", conversation_id)
+        assert gone == "DELETE 1"
+
     async def passed(self, topic: str) -> None:
         """The projections have passed all of a topic."""
         head = self.bus.topics[topic][-1].position
@@ -148,7 +171,15 @@ class Caller:
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
+async def generation(
+    world: World,
+    owner: Caller,
+    *,
+    answer: AnswerContent | None = None,
+    prompt: PromptContent | None = None,
+    erased: bool = False,
+    **columns: Any,
+) -> UUID:
     """A generation of ``owner`` with its message; the row is as given, else one that is queued."""
     row: dict[str, Any] = {
         "id": new_id(),
@@ -161,12 +192,12 @@ async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
         "attempt": 0,
         "created_at": NOW,
     }
-    contents = ("content", "reasoning", "tool_calls", "delta_lengths", "logprobs")
-    said = {name: columns.pop(name, None) for name in contents}
+    deltas = columns.pop("deltas", None if answer is None else len(answer.delta_lengths))
     if "input_tokens" in columns:
         row |= {"cached_input_tokens": 0, "reasoning_tokens": 0}
     row |= columns
     await world.insert("generations", **row)
+    place = row["tenant_id"], row["conversation_id"]
     await world.insert(
         "messages",
         id=row["id"],
@@ -174,26 +205,32 @@ async def generation(world: World, owner: Caller, **columns: Any) -> UUID:
         conversation_id=row["conversation_id"],
         generation_id=row["id"],
         role="assistant",
-        **said,
+        prompt=None if prompt is None else await world.sealed(*place, prompt),
+        answer=None if answer is None else await world.sealed(*place, answer),
+        deltas=deltas,
         status=row["status"],
         model="m",
         attempt=row["attempt"],
         ordinal=1,
         created_at=NOW,
-        erased=False,
+        erased=erased,
     )
     made: UUID = row["id"]
     return made
 
 
 async def batch(world: World, owner: Caller, generation_id: UUID, attempt: int, first_seq: int, *deltas: Piece) -> None:
+    conversation_id = await world.owner.fetchval(
+        "SELECT conversation_id FROM read_models.generations WHERE id = $1", generation_id
+    )
     await world.insert(
         "token_batches",
         generation_id=generation_id,
         attempt=attempt,
         first_seq=first_seq,
         tenant_id=owner.tenant_id,
-        deltas=orjson.dumps(deltas).decode(),
+        count=len(deltas),
+        content=await world.sealed(owner.tenant_id, conversation_id, TokensContent.of(deltas)),
     )
 
 
@@ -243,7 +280,9 @@ async def serving(
     reader, writer = RedisStreamReader(redis_url, hub), RedisStreamWriter(redis_url)
     room = RedisKeyRoom(redis_url)
     bus = TestBus()
-    ports = QueryPorts(queries, reader, room, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s)
+    ports = QueryPorts(
+        queries, reader, room, DATA_KEYS, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s
+    )
     app = make_application(
         "Parley query API", Settings(), Authenticator(queries, PEPPER, 0), Readiness(postgres=queries.ping), [router]
     )

@@ -14,13 +14,17 @@ from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres.migrate import migrate
 from backplane.ports.bus import Message, Position
 from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.identifiers import new_id
 from backplane.settings import PoolSettings, Settings
+from event_schemas.chat import AnswerContent, ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
+from event_schemas.generation import PromptContent
 from projections import backoff
 from projections.batch import Batch
 from projections.catalog import PROJECTIONS
 from projections.main import keep_up
 from tests.conftest import PASSWORD, ROLES, TestDatabase, start_postgres
+from tests.data_keys import plain, read
 from tests.unit.projections.deadline import eventually
 from tests.unit.projections.doubles import MemoryBus, MemoryConsumer, WatchedReadiness
 from tests.unit.projections.story import Story, folded, received
@@ -77,6 +81,8 @@ async def test_any_order_and_any_cut_into_batches_gives_the_same_rows(
     facts = [*story.whole(attempts=2), *story.whole("cancelled")[: data.draw(st.integers(1, 4))], story.renamed("F")]
     if data.draw(st.booleans()):
         facts.append(story.deleted())
+    if data.draw(st.booleans()):
+        facts += [story.erased(), *story.whole(keeps_content=False)]
     shuffled = data.draw(st.permutations(facts))
     doubled = shuffled + shuffled[: data.draw(st.integers(0, 3))]
     while doubled:
@@ -166,23 +172,20 @@ async def test_positions_follow_and_never_go_back(projector: PostgresDatabase) -
 
 async def test_text_that_postgres_cannot_hold_does_not_stop_the_projections(projector: PostgresDatabase) -> None:
     story = Story()
-    prompt = story.prompt(("user", "a\0b \\u0000"), metadata={"k\0": "v\0"})
-    generation_id = prompt.data.generation_id
-    facts = [
-        prompt,
-        story.tokens(generation_id, 1, "\0"),
-        story.ended(generation_id, deltas=("x\0", "\N{GRINNING FACE}")),
-    ]
-    await apply(projector, facts[:2])
-    tokens = (await stored(projector))["token_batches"]
-    assert [row["deltas"] for row in tokens.values()] == [["\ufffd"]]
-    await apply(projector, facts[2:])
-    rows = await stored(projector)
-    contents = {row["id"]: (row["content"], row["delta_lengths"]) for row in rows["messages"].values()}
-    assert contents[prompt.data.input_message_ids[0]] == ("a\ufffdb \\u0000", None)
-    assert contents[generation_id] == ("x\ufffd\N{GRINNING FACE}", [2, 1])
-    (generation,) = rows["generations"].values()
-    assert generation["metadata"] == {"k\ufffd": "v\ufffd"}
+    said = ChatMessage(role="user", content="a\0b \\u0000")
+    prompt = story.prompt(said)
+    content = PromptContent(messages=(said,), metadata={"k\0": "v\0"})
+    old = prompt.data.model_copy(update={"content": plain(content), "generation_id": new_id()})
+    answered = story.ended(prompt.data.generation_id, deltas=("x\0", "\N{GRINNING FACE}"))
+    await apply(projector, [prompt, answered, story.envelope(old)])
+    rows = (await stored(projector))["messages"]
+    # What is sealed comes through as it was said; what older releases wrote does not quite.
+    sealed, was_plain = (rows[story.tenant_id, each] for each in (prompt.data.generation_id, old.generation_id))
+    assert read(sealed["prompt"], story.key, PromptContent).messages == (said,)
+    assert read(sealed["answer"], story.key, AnswerContent).text == "x\0\N{GRINNING FACE}"
+    stored_plain = read(was_plain["prompt"], None, PromptContent)
+    assert stored_plain.messages[0].content == "a\ufffdb \\u0000"
+    assert stored_plain.metadata == {"k\ufffd": "v\ufffd"}
 
 
 async def test_readers_see_their_tenants_rows_and_no_others(

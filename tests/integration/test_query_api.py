@@ -13,14 +13,22 @@ import orjson
 import pytest
 
 from backplane.ports.identifiers import new_id
+from event_schemas.chat import AnswerContent, ChatMessage, ImagePart, TextPart, ToolCall
 from event_schemas.codec import decode
-from event_schemas.control_plane import AuditRead
+from event_schemas.control_plane import AuditRead, TitleContent
+from event_schemas.generation import PromptContent
+from event_schemas.logprobs import TokenLogprob
+from event_schemas.payload import Content
 from event_schemas.topics import CONTROL, EVENTS, commands
 from tests.conftest import TestDatabase, ValkeyServer
 from tests.integration.query_world import NOW, Caller, World, generation, serving
 
-HELLO = {"token": "Hello", "logprob": -0.25, "top_logprobs": [{"token": "\ufffd", "logprob": -3.5, "bytes": [195]}]}
-THERE = {"token": " the", "logprob": -1e-7, "top_logprobs": []}
+HELLO: TokenLogprob = {
+    "token": "Hello",
+    "logprob": -0.25,
+    "top_logprobs": [{"token": "\ufffd", "logprob": -3.5, "bytes": [195]}],
+}
+THERE: TokenLogprob = {"token": " the", "logprob": -1e-7, "top_logprobs": []}
 
 
 @pytest.fixture
@@ -34,18 +42,19 @@ def tenant() -> UUID:
     return new_id()
 
 
-async def conversation(world: World, owner: Caller, **columns: Any) -> UUID:
+async def conversation(world: World, owner: Caller, title: str | None = "Title", **columns: Any) -> UUID:
     row: dict[str, Any] = {
         "id": new_id(),
         "tenant_id": owner.tenant_id,
         "user_id": owner.user_id,
-        "title": "Title",
         "renamed": False,
         "created_at": NOW,
         "updated_at": NOW,
         "deleted": False,
     }
     row |= columns
+    if title is not None:
+        row["title"] = await world.sealed(owner.tenant_id, row["id"], TitleContent(title=title))
     await world.insert("conversations", **row)
     made: UUID = row["id"]
     return made
@@ -68,16 +77,18 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
         served_model="real",
         usage_source="provider",
         parameters=orjson.dumps({"temperature": 0.5}).decode(),
-        metadata=orjson.dumps({"ticket": "1"}).decode(),
         first_token_ms=10,
         duration_ms=20,
         started_at=NOW,
         ended_at=NOW,
-        content="Hello there",
-        reasoning="hm",
-        tool_calls=[{"id": "c1", "name": "look", "arguments": "{}"}],
-        delta_lengths=[(-1, 2), 5, 6, (0, 2)],
-        logprobs=[[], [HELLO], [THERE, THERE], []],
+        prompt=PromptContent(messages=(), metadata={"ticket": "1"}),
+        answer=AnswerContent(
+            text="Hello there",
+            reasoning="hm",
+            tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),),
+            delta_lengths=((-1, 2), 5, 6, (0, 2)),
+            logprobs=([], [HELLO], [THERE, THERE], []),
+        ),
     )
     response = await member.get(f"/v1/generations/{generation_id}")
     assert response.status_code == 200
@@ -96,6 +107,7 @@ async def test_a_generation_with_all_its_facts(world: World, tenant: UUID) -> No
     assert answer["logprobs"] == [HELLO, THERE, THERE]
     assert answer["parameters"] == {"temperature": 0.5}
     assert answer["metadata"] == {"ticket": "1"}
+    assert answer["erased"] is False
     assert answer["message_id"] == answer["id"] == str(generation_id)
     assert answer["stream_url"] == f"/v1/generations/{generation_id}/stream"
     chosen = {name: answer[name] for name in ("status", "attempt", "content", "finish_reason", "reason")}
@@ -268,46 +280,77 @@ async def test_conversations_page_newest_first_and_by_title(world: World, tenant
     assert (await member.get("/v1/conversations", search="100_")).json()["conversations"] == []
 
 
+async def message(world: World, owner: Caller, conversation_id: UUID, **columns: Any) -> UUID:
+    """A row of a message, as the projections write it; contents are sealed."""
+    for name, value in columns.items():
+        if isinstance(value, Content):
+            columns[name] = await world.sealed(owner.tenant_id, conversation_id, value)
+    row: dict[str, Any] = {
+        "id": new_id(),
+        "tenant_id": owner.tenant_id,
+        "conversation_id": conversation_id,
+        "role": "assistant",
+        "status": "completed",
+        "attempt": 1,
+        "ordinal": 1,
+        "created_at": NOW,
+        "erased": False,
+    }
+    row |= columns
+    await world.insert("messages", **{"generation_id": row["id"], **row})
+    made: UUID = row["id"]
+    return made
+
+
+async def turn(world: World, owner: Caller, conversation_id: UUID, prompt: PromptContent, **columns: Any) -> list[UUID]:
+    """The messages of a prompt and its answer."""
+    ids = [new_id() for _ in prompt.messages]
+    for ordinal, (message_id, said) in enumerate(zip(ids, prompt.messages, strict=True)):
+        facts = {"role": said.role, "status": "complete", "ordinal": ordinal}
+        generation_id = columns["id"]
+        await message(world, owner, conversation_id, id=message_id, generation_id=generation_id, **facts)
+    return [*ids, await message(world, owner, conversation_id, prompt=prompt, ordinal=len(ids), **columns)]
+
+
 async def test_a_conversation_is_a_tree_of_messages(world: World, tenant: UUID) -> None:
     member = await world.caller(tenant, "member")
     conversation_id = await conversation(world, member)
-    question, answer, again = new_id(), new_id(), new_id()
-    common = {"tenant_id": tenant, "conversation_id": conversation_id, "attempt": 1, "erased": False}
-    await world.insert(
-        "messages",
-        **common,
-        id=question,
-        generation_id=answer,
-        role="user",
-        content="Why?",
-        status="complete",
-        ordinal=0,
-        created_at=NOW,
-    )
-    for place, sibling in enumerate((answer, again)):
-        await world.insert(
-            "messages",
-            **common,
-            id=sibling,
-            parent_message_id=question,
-            generation_id=sibling,
-            role="assistant",
-            content=None if place else "Because.",
-            status="running" if place else "completed",
-            model="m",
-            ordinal=1,
-            created_at=NOW + timedelta(seconds=place),
+    asked = ChatMessage(role="assistant", content="", tool_calls=(ToolCall(id="c1", name="look", arguments="{}"),))
+    prompt = PromptContent(
+        messages=(
+            ChatMessage(role="user", content=(TextPart(text="Why? "), ImagePart(url="https://example.com/a.png"))),
+            asked,
+            ChatMessage(role="tool", content="A cat", tool_call_id="c1"),
         )
+    )
+    said = AnswerContent.of(["Because.", {"reasoning": "hm"}])
+    question, call, result, answer = await turn(
+        world, member, conversation_id, prompt, id=new_id(), answer=said, deltas=2, model="m"
+    )
+    later = {"created_at": NOW + timedelta(seconds=1), "prompt": PromptContent(messages=())}
+    again = await message(world, member, conversation_id, parent_message_id=result, status="running", **later)
     body = (await member.get(f"/v1/conversations/{conversation_id}")).json()
-    assert body["title"] == "Title"
+    assert (body["title"], body["erased"]) == ("Title", False)
     assert [
-        (one["id"], one["parent_message_id"], one["role"], one["content"], one["status"], one["model"])
+        (one["id"], one["role"], one["content"], one["status"], one["model"], one["reasoning"], one["erased"])
         for one in body["messages"]
     ] == [
-        (str(question), None, "user", "Why?", "complete", None),
-        (str(answer), str(question), "assistant", "Because.", "completed", "m"),
-        (str(again), str(question), "assistant", None, "running", "m"),
+        (
+            *(str(question), "user"),
+            [
+                {"type": "text", "text": "Why? "},
+                {"type": "image", "url": "https://example.com/a.png", "detail": None},
+            ],
+            *("complete", None, None, False),
+        ),
+        (str(call), "assistant", "", "complete", None, None, False),
+        (str(result), "tool", "A cat", "complete", None, None, False),
+        (str(answer), "assistant", "Because.", "completed", "m", "hm", False),
+        (str(again), "assistant", None, "running", None, None, False),
     ]
+    assert body["messages"][1]["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
+    assert [one["tool_call_id"] for one in body["messages"]] == [None, None, "c1", None, None]
+    assert body["messages"][4]["parent_message_id"] == str(result)
 
 
 async def test_a_deleted_conversation_takes_its_generations_along(world: World, tenant: UUID) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
-import orjson
 import pytest
 import redis.asyncio
 
@@ -18,7 +17,7 @@ from backplane.adapters.redis.frames import stream_name
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
 from backplane.security.principal import Principal
-from event_schemas.chat import Piece
+from event_schemas.chat import AnswerContent, Piece, ToolCall
 from event_schemas.logprobs import TokenLogprob
 from event_schemas.topics import EVENTS
 from query_api import readers
@@ -75,10 +74,13 @@ async def finish(world: World, generation_id: UUID, deltas: list[str], *, attemp
         " usage_source = 'provider' WHERE id = $1",
         *(generation_id, attempt),
     )
+    place = await world.owner.fetchrow(
+        "SELECT tenant_id, conversation_id FROM read_models.generations WHERE id = $1", generation_id
+    )
+    assert place is not None
     await world.owner.execute(
-        "UPDATE read_models.messages SET status = 'completed', attempt = $4, content = $2, delta_lengths = $3"
-        " WHERE id = $1",
-        *(generation_id, "".join(deltas), orjson.dumps([len(delta) for delta in deltas]).decode(), attempt),
+        "UPDATE read_models.messages SET status = 'completed', attempt = $4, answer = $2, deltas = $3 WHERE id = $1",
+        *(generation_id, await world.sealed(*place, AnswerContent.of(deltas)), len(deltas), attempt),
     )
     await world.owner.execute("DELETE FROM read_models.token_batches WHERE generation_id = $1", generation_id)
 
@@ -173,8 +175,7 @@ async def test_failed_and_cancelled_say_why(world: World, member: Caller) -> Non
         input_tokens=1,
         output_tokens=0,
         usage_source="estimated",
-        content="",
-        delta_lengths=[],
+        deltas=0,
     )
     seen = await stream(member, failed)
     assert [event.name for event in seen] == ["started", "failed"]
@@ -185,7 +186,6 @@ async def test_failed_and_cancelled_say_why(world: World, member: Caller) -> Non
 
 
 async def test_tool_calls_and_reasoning_stream_as_they_were_written(world: World, member: Caller) -> None:
-    tool_calls = [{"id": "c1", "name": "look", "arguments": '{"at":1}'}]
     generation_id = await generation(
         world,
         member,
@@ -195,10 +195,12 @@ async def test_tool_calls_and_reasoning_stream_as_they_were_written(world: World
         input_tokens=1,
         output_tokens=5,
         usage_source="provider",
-        content="Let me see.",
-        reasoning="hm",
-        tool_calls=tool_calls,
-        delta_lengths=[(-1, 2), 3, 8, (0, 0), (0, 5), (0, 3)],
+        answer=AnswerContent(
+            text="Let me see.",
+            reasoning="hm",
+            tool_calls=(ToolCall(id="c1", name="look", arguments='{"at":1}'),),
+            delta_lengths=((-1, 2), 3, 8, (0, 0), (0, 5), (0, 3)),
+        ),
     )
     beginning = {"tool_call": 0, "id": "c1", "name": "look", "arguments": ""}
     pieces = [{"tool_call": 0, "arguments": '{"at"'}, {"tool_call": 0, "arguments": ":1}"}]
@@ -246,9 +248,7 @@ async def test_logprobs_are_the_same_live_and_from_either_table(world: World, me
         input_tokens=1,
         output_tokens=2,
         usage_source="provider",
-        content="Grüße an",
-        delta_lengths=[5, 3, 0],
-        logprobs=[tokens[:2], [], tokens[2:]],
+        answer=AnswerContent.of(pieces),
     )
     expected = {"text": "Grüße an", "logprobs": tokens, "seq": 3, "attempt": 1}
     for seen in (await following.end(), await of_batches.end(), await stream(member, finished)):

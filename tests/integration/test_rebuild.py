@@ -25,10 +25,10 @@ from tests.unit.projections.story import Story, folded, received
 REBUILT = [projection.name for projection in PROJECTIONS]
 
 ALTERED = {
-    "conversations": ("title = 'Mine now'", "title"),
-    "messages": ("content = 'I never said that', role = 'system'", "role, content"),
+    "conversations": ("""title = '{"plain": {"title": "Mine now"}}'""", "title"),
+    "messages": ("""answer = '{"plain": {"text": "I never said that"}}', role = 'system'""", "role, answer"),
     "generations": ("finish_reason = 'length'", "finish_reason"),
-    "token_batches": ("""deltas = '["forged"]'""", "deltas"),
+    "token_batches": ("""content = '{"plain": {"deltas": ["forged"]}}'""", "content"),
     "usage": ("output_tokens = 0", "output_tokens"),
 }
 
@@ -48,6 +48,8 @@ class Projected:
         for story in self.stories:
             facts += [*story.whole(attempts=2), *story.whole("failed"), *story.whole()[:-1], story.renamed("Folds")]
         gone = Story(tenant_id=self.stories[0].tenant_id)
+        erased, unkept = Story(tenant_id=gone.tenant_id), Story(tenant_id=gone.tenant_id)
+        facts += [*erased.whole(), erased.erased(), *unkept.whole(keeps_content=False), *unkept.whole()[:-1]]
         await self.add([*facts, *gone.whole(), gone.deleted()])
 
     async def add(self, facts: list[AnyEnvelope]) -> None:
@@ -139,7 +141,7 @@ async def test_a_check_names_rows_that_were_removed_or_put_in_between(projected:
         ),
         ("hash = sha256(envelope)", "does not follow"),
         ("actor = 'operator'", "differs from its own envelope in actor"),
-        ("type = 'generation.failed.v2'", "differs from its own envelope in type"),
+        ("type = 'generation.failed.v3'", "differs from its own envelope in type"),
         ("id = uuidv7()", "differs from its own envelope in id"),
         ('"time" = now()', "differs from its own envelope in time"),
         ("correlation_id = uuidv7()", "differs from its own envelope in correlation_id"),
@@ -189,9 +191,9 @@ async def test_lines_of_a_newer_release_are_not_passed_over(projected: Projected
     # A type that no fold of usage wants, so that a reader who went by names alone would miss it.
     await projected.alter(
         """UPDATE read_models.event_log SET type = 'tokens.emitted.v9',
-             envelope = convert_to(replace(convert_from(envelope, 'utf8'), 'emitted.v2', 'emitted.v9'), 'utf8')
+             envelope = convert_to(replace(convert_from(envelope, 'utf8'), 'emitted.v3', 'emitted.v9'), 'utf8')
            WHERE (tenant_id, sequence) = (SELECT tenant_id, sequence FROM read_models.event_log
-                                          WHERE type = 'tokens.emitted.v2' LIMIT 1)"""
+                                          WHERE type = 'tokens.emitted.v3' LIMIT 1)"""
     )
     with pytest.raises(NewerVersion, match=r"tokens\.emitted\.v9"):
         await projected.rebuild("usage")
@@ -236,7 +238,7 @@ async def test_reads_go_on_during_a_rebuild_and_see_the_new_table_after_it(proje
         nonlocal reads
         while not stop.is_set():
             async with reader.tenant(story.tenant_id) as session:
-                assert len(await session.all("SELECT * FROM read_models.messages")) == 8
+                assert len(await session.all("SELECT * FROM read_models.messages")) == 14
             reads += 1
 
     reading = asyncio.create_task(read())

@@ -1,0 +1,117 @@
+"""What was written, opened for who may read it. Its wrapped data key comes with the rows that hold it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from backplane.ports.database import Row
+from backplane.ports.key_wrapping import CannotUnwrap
+from backplane.security.content import CannotRead, ContentErased, DataKey, DataKeys, opened_row
+
+logger = logging.getLogger(__name__)
+
+_ENDED = frozenset(("completed", "failed", "cancelled"))
+
+
+class Opener:
+    """Opens what was written in one conversation."""
+
+    def __init__(self, key: DataKey | None, fault: str | None = None) -> None:
+        """``key`` is None where it is gone, and where ``fault`` says why it cannot be had."""
+        self._key = key
+        self._fault = fault
+
+    @classmethod
+    async def of(cls, keys: DataKeys, tenant_id: UUID, conversation_id: UUID, wrapped: bytes | None) -> Opener:
+        """``wrapped`` is the data key as it is stored; None where it is gone. Raises WrappingUnavailable."""
+        if wrapped is None:
+            return cls(None)
+        try:
+            return cls(await keys.unwrap(wrapped, tenant_id, conversation_id))
+        except CannotUnwrap as error:
+            return cls(None, str(error))
+
+    def open(self, written: Row) -> Row:
+        """The content's JSON. Raises ContentErased, CannotRead."""
+        if self._fault is not None and "plain" not in written:
+            raise CannotRead(self._fault)
+        return opened_row(written, self._key)
+
+    def show(self, written: Row | None, subject: str) -> tuple[Row | None, bool]:
+        """The content's JSON, and whether it was erased. What cannot be read is logged and not shown, so that it hides
+        nothing else."""
+        try:
+            return (None if written is None else self.open(written)), False
+        except ContentErased:
+            return None, True
+        except CannotRead as error:
+            unreadable(subject, error)
+            return None, False
+
+
+def unreadable(subject: str, error: CannotRead) -> None:
+    logger.error("unreadable", extra={"action": "content_unreadable", "subject": subject, "cause": str(error)})
+
+
+def generation(row: Row, opener: Opener) -> Row:
+    """The row of a generation with what was written."""
+    subject = f"message:{row['id']}"
+    prompt, prompt_erased = opener.show(row["prompt"], subject)
+    answer, answer_erased = opener.show(row["answer"], subject)
+    erased = row["erased"] or prompt_erased or answer_erased
+    parameters = row["parameters"]
+    if prompt is not None and parameters is not None and "stop" in prompt:
+        parameters = {**parameters, "stop": prompt["stop"]}
+    return {
+        **row,
+        **_answer(row, answer, erased),
+        "parameters": parameters,
+        "metadata": prompt and prompt.get("metadata"),
+        "logprobs": answer and answer.get("logprobs"),
+        "erased": erased,
+    }
+
+
+def messages(rows: Sequence[Row], opener: Opener) -> list[Row]:
+    """The rows of a conversation's messages with what was written."""
+    prompts = {
+        row["id"]: opener.show(row["prompt"], f"message:{row['id']}") for row in rows if row["prompt"] is not None
+    }
+    return [_message(row, prompts.get(row["generation_id"], (None, False)), opener) for row in rows]
+
+
+def title(row: Row, opener: Opener) -> Row:
+    """The row of a conversation with its title."""
+    content, erased = opener.show(row["title"], f"conversation:{row['id']}")
+    return {**row, "title": content and content["title"], "erased": row["erased"] or erased}
+
+
+def _message(row: Row, prompt: tuple[Row | None, bool], opener: Opener) -> Row:
+    if row["id"] == row["generation_id"]:
+        answer, erased = opener.show(row["answer"], f"message:{row['id']}")
+        erased = erased or row["erased"]
+        return {**row, **_answer(row, answer, erased), "tool_call_id": None, "erased": erased}
+    content, erased = prompt
+    said: Row = {} if content is None else content["messages"][row["ordinal"]]
+    return {
+        **row,
+        "content": said.get("content"),
+        "tool_calls": said.get("tool_calls") or None,
+        "tool_call_id": said.get("tool_call_id"),
+        "reasoning": None,
+        "erased": erased or row["erased"],
+    }
+
+
+def _answer(row: Row, answer: Row | None, erased: bool) -> dict[str, Any]:
+    if answer is None:
+        said_nothing = row["answer"] is None and row["status"] in _ENDED and not erased
+        return {"content": "" if said_nothing else None, "tool_calls": None, "reasoning": None}
+    return {
+        "content": answer["text"],
+        "tool_calls": answer.get("tool_calls") or None,
+        "reasoning": answer.get("reasoning") or None,
+    }
