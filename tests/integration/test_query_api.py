@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,9 @@ import orjson
 import pytest
 
 from backplane.ports.identifiers import new_id
+from backplane.ports.key_wrapping import WrappingUnavailable
+from backplane.security.content import DataKeys
+from backplane.security.sealing import MasterKey
 from event_schemas.chat import AnswerContent, ChatMessage, ImagePart, TextPart, ToolCall
 from event_schemas.codec import decode
 from event_schemas.control_plane import AuditRead, TitleContent
@@ -21,6 +25,7 @@ from event_schemas.logprobs import TokenLogprob
 from event_schemas.payload import Content
 from event_schemas.topics import CONTROL, EVENTS, commands
 from tests.conftest import TestDatabase, ValkeyServer
+from tests.data_keys import DATA_KEYS
 from tests.integration.query_world import NOW, Caller, World, generation, serving
 
 HELLO: TokenLogprob = {
@@ -351,6 +356,172 @@ async def test_a_conversation_is_a_tree_of_messages(world: World, tenant: UUID) 
     assert body["messages"][1]["tool_calls"] == [{"id": "c1", "name": "look", "arguments": "{}"}]
     assert [one["tool_call_id"] for one in body["messages"]] == [None, None, "c1", None, None]
     assert body["messages"][4]["parent_message_id"] == str(result)
+
+
+ANSWERED = {"status": "completed", "attempt": 1, "finish_reason": "stop", "input_tokens": 1, "output_tokens": 2}
+SECRET = PromptContent(messages=(ChatMessage(role="user", content="CANARY"),), metadata={"ticket": "CANARY"})
+
+
+async def test_what_was_erased_is_shown_as_erased_and_its_facts_stay(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member, "CANARY")
+    of_it = {"conversation_id": conversation_id, "usage_source": "provider", **ANSWERED}
+    generation_id = await generation(world, member, prompt=SECRET, answer=AnswerContent.of(["CANARY"]), **of_it)
+    question = {"generation_id": generation_id, "role": "user", "status": "complete", "ordinal": 0}
+    await message(world, member, conversation_id, **question)
+    paths = (f"/v1/generations/{generation_id}", f"/v1/conversations/{conversation_id}", "/v1/conversations")
+    for path in paths:
+        assert "CANARY" in (await member.get(path)).text
+    await world.destroy_key(conversation_id)
+    for erased_in_rows in (False, True):
+        if erased_in_rows:
+            await world.owner.execute("UPDATE read_models.conversations SET erased = true, title = NULL")
+            await world.owner.execute("UPDATE read_models.messages SET erased = true, prompt = NULL, answer = NULL")
+        one, whole, page = [(await member.get(path)).json() for path in paths]
+        assert "CANARY" not in repr((one, whole, page))
+        assert (one["erased"], one["content"], one["metadata"]) == (True, None, None)
+        assert (one["status"], one["usage"]["output_tokens"]) == ("completed", 2)
+        assert (whole["erased"], whole["title"]) == (True, None)
+        assert [(each["role"], each["erased"], each["content"]) for each in whole["messages"]] == [
+            ("user", True, None),
+            ("assistant", True, None),
+        ]
+        assert [(each["title"], each["erased"]) for each in page["conversations"]] == [(None, True)]
+    assert (await member.get("/v1/conversations", search="canary")).json()["conversations"] == []
+
+
+async def test_where_no_content_is_kept_it_says_so(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member, None, keeps_content=False)
+    generation_id = await generation(world, member, conversation_id=conversation_id, erased=True, deltas=3, **ANSWERED)
+    one = (await member.get(f"/v1/generations/{generation_id}")).json()
+    assert (one["erased"], one["content"]) == (True, None)
+    assert (await member.get("/v1/conversations")).json()["conversations"][0]["erased"] is True
+
+
+async def test_where_nothing_was_written_the_answer_is_empty_and_not_erased(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    generation_id = await generation(world, member, status="cancelled", attempt=0, deltas=0)
+    one = (await member.get(f"/v1/generations/{generation_id}")).json()
+    assert (one["erased"], one["content"]) == (False, "")
+
+
+async def test_stop_strings_are_shown_where_they_were_given(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    parameters = orjson.dumps({"temperature": 0.5, "stop": ["old"]}).decode()
+    generation_id = await generation(world, member, parameters=parameters, prompt=SECRET)
+    stored = {"plain": {"messages": [], "stop": ["END"]}}
+    for expected in (["old"], ["END"]):
+        answer = (await member.get(f"/v1/generations/{generation_id}")).json()
+        assert answer["parameters"] == {"temperature": 0.5, "stop": expected}
+        await world.owner.execute("UPDATE read_models.messages SET prompt = $1", orjson.dumps(stored).decode())
+
+
+async def test_a_row_that_cannot_be_read_hides_no_other_and_the_log_names_it(
+    world: World, tenant: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member)
+    elsewhere = await world.sealed(tenant, new_id(), AnswerContent.of(["CANARY"]))
+    broken = await generation(world, member, conversation_id=conversation_id, prompt=SECRET, **ANSWERED)
+    await world.owner.execute("UPDATE read_models.messages SET answer = $1", elsewhere)
+    fine = await generation(
+        world, member, conversation_id=conversation_id, answer=AnswerContent.of(["fine"]), **ANSWERED
+    )
+    whole = (await member.get(f"/v1/conversations/{conversation_id}")).json()
+    assert {(each["id"], each["content"], each["erased"]) for each in whole["messages"]} == {
+        (str(broken), None, False),
+        (str(fine), "fine", False),
+    }
+    (line,) = [record for record in caplog.records if vars(record).get("action") == "content_unreadable"]
+    assert line.levelname == "ERROR"
+    assert vars(line)["subject"] == f"message:{broken}"
+    assert "belongs to another conversation" in vars(line)["cause"]
+    assert "CANARY" not in repr(vars(line))
+
+    one = (await member.get(f"/v1/generations/{broken}")).json()
+    assert (one["content"], one["erased"], one["metadata"]) == (None, False, {"ticket": "CANARY"})
+    followed = await member.get(f"/v1/generations/{broken}/stream")
+    assert (followed.status_code, followed.json()["type"]) == (500, "urn:parley:problem:unreadable")
+
+
+async def test_another_master_key_hides_what_was_written_and_nothing_else(
+    world: World, tenant: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = await world.caller(tenant, "member")
+    readable, other = await conversation(world, member), new_id()
+    _, wrapped = await DataKeys(MasterKey("77" * 32)).make(tenant, other)
+    await conversation(world, member, None, id=other)
+    await world.owner.execute(
+        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, dies_at_end) VALUES ($1, $2, $3, false)",
+        *(tenant, other, wrapped),
+    )
+    await world.owner.execute(
+        "UPDATE read_models.conversations SET title = (SELECT title FROM read_models.conversations WHERE id = $1)",
+        readable,
+    )
+    page = (await member.get("/v1/conversations")).json()["conversations"]
+    assert {(each["id"], each["title"], each["erased"]) for each in page} == {
+        (str(readable), "Title", False),
+        (str(other), None, False),
+    }
+    (line,) = [record for record in caplog.records if vars(record).get("action") == "content_unreadable"]
+    assert vars(line)["subject"] == f"conversation:{other}"
+    assert "set the former one again" in vars(line)["cause"]
+
+
+async def test_key_management_that_does_not_answer_is_a_503(world: World, tenant: UUID) -> None:
+    class Away:
+        async def wrap(self, key: bytes, belongs_to: str) -> bytes:
+            raise WrappingUnavailable("away by the test")
+
+        async def unwrap(self, wrapped: bytes, belongs_to: str) -> bytes:
+            raise WrappingUnavailable("away by the test")
+
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member)
+    generation_id = await generation(world, member, conversation_id=conversation_id, status="running", attempt=1)
+    world.app.state.query = replace(world.ports, data_keys=DataKeys(Away()))
+    for path in (
+        f"generations/{generation_id}",
+        f"generations/{generation_id}/stream",
+        f"conversations/{conversation_id}",
+        "conversations",
+        "conversations?search=t",
+    ):
+        response = await member.get(f"/v1/{path}")
+        assert (response.status_code, response.json().get("service")) == (503, "key management"), path
+
+
+async def test_titles_are_searched_however_many_there_are(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    rows = []
+    for age in range(1000):
+        conversation_id = new_id()
+        key, wrapped = await DATA_KEYS.make(tenant, conversation_id)
+        title = key.seal(TitleContent(title=f"{'Straße' if age % 100 == 99 else 'Weg'} {age}")).model_dump_json()
+        rows.append((conversation_id, NOW - timedelta(seconds=age), title, wrapped))
+    await world.owner.executemany(
+        "INSERT INTO read_models.conversations"
+        " (id, tenant_id, user_id, renamed, created_at, updated_at, deleted, title)"
+        " VALUES ($1, $2, $3, false, $4, $4, false, $5)",
+        [(row[0], tenant, member.user_id, row[1], row[2]) for row in rows],
+    )
+    await world.owner.executemany(
+        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, dies_at_end) VALUES ($1, $2, $3, false)",
+        [(tenant, row[0], row[3]) for row in rows],
+    )
+    pages, cursor = [], {}
+    while True:
+        page = (await member.get("/v1/conversations", search="STRASSE", limit=4, **cursor)).json()
+        pages.append([each["title"] for each in page["conversations"]])
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert pages == [
+        [f"Straße {age}" for age in ages] for ages in ((99, 199, 299, 399), (499, 599, 699, 799), (899, 999))
+    ]
+    assert (await member.get("/v1/conversations", search="Gasse")).json() == {"conversations": [], "next_cursor": None}
 
 
 async def test_a_deleted_conversation_takes_its_generations_along(world: World, tenant: UUID) -> None:

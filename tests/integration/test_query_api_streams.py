@@ -257,6 +257,79 @@ async def test_logprobs_are_the_same_live_and_from_either_table(world: World, me
     assert token.data == {"text": "", "logprobs": tokens[2:], "seq": 3, "attempt": 1}
 
 
+async def erase(world: World, generation_id: UUID, **columns: bool) -> None:
+    """What the projections write of an erased conversation, or of one that keeps nothing."""
+    await world.owner.execute(
+        "INSERT INTO read_models.conversations (id, tenant_id, renamed, updated_at, deleted, erased, keeps_content)"
+        " SELECT conversation_id, tenant_id, false, now(), $2, $3, $4 FROM read_models.generations WHERE id = $1",
+        *(generation_id, columns.get("deleted", False), columns.get("erased", False), columns.get("keeps", True)),
+    )
+    await world.owner.execute(
+        "UPDATE read_models.messages SET erased = true, prompt = NULL, answer = NULL WHERE id = $1", generation_id
+    )
+
+
+async def test_an_erased_one_ends_without_tokens_from_any_cursor(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1)
+    for seq in (1, 2):
+        world.writer.append(member.tenant_id, generation_id, token(seq))
+    await world.writer.flush()
+    await finish(world, generation_id, ["<1>", "<2>", "<3>"])
+    conversation_id = await world.owner.fetchval(
+        "SELECT conversation_id FROM read_models.generations WHERE id = $1", generation_id
+    )
+    await world.destroy_key(conversation_id)
+    for in_rows in (False, True):
+        if in_rows:
+            await erase(world, generation_id, erased=True)
+        for after in (None, "0-0", "1-1", "1-3", "1-99", "2-1"):
+            seen = await stream(member, generation_id, **({} if after is None else {"after": after}))
+            names = [event.name for event in seen]
+            assert names == (["started", "completed"] if after in (None, "0-0") else ["completed"])
+            assert seen[-1].data == COMPLETED
+
+
+async def test_tokens_of_one_that_is_not_kept_come_from_redis_as_long_as_it_has_them(
+    world: World, member: Caller
+) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1)
+    for seq in (1, 2, 3):
+        world.writer.append(member.tenant_id, generation_id, token(seq))
+    await world.writer.flush()
+    await finish(world, generation_id, ["<1>", "<2>", "<3>"])
+    await erase(world, generation_id, keeps=False)
+    assert text(await stream(member, generation_id)) == "<1><2><3>"
+    assert text(await stream(member, generation_id, after="1-2")) == "<3>"
+    async with redis.asyncio.Redis.from_url(world.redis_url) as operator:
+        await operator.delete(stream_name(member.tenant_id, generation_id))
+    seen = await stream(member, generation_id, after="1-2")
+    assert [(event.name, event.id) for event in seen] == [("completed", "1-3")]
+
+
+async def test_a_follower_of_a_conversation_that_is_deleted_sees_the_end(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1)
+    following = Following(member, generation_id)
+    await following.until("started", "1-0")
+    await erase(world, generation_id, deleted=True)
+    await finish(world, generation_id, ["<1>"])
+    await world.owner.execute("UPDATE read_models.messages SET answer = NULL WHERE id = $1", generation_id)
+    assert [event.name for event in await following.end()] == ["started", "completed"]
+
+
+async def test_batches_whose_key_is_gone_are_left_to_redis(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1)
+    await batch(world, member, generation_id, 1, 1, "<1>", "<2>")
+    conversation_id = await world.owner.fetchval(
+        "SELECT conversation_id FROM read_models.generations WHERE id = $1", generation_id
+    )
+    await world.destroy_key(conversation_id)
+    following = Following(member, generation_id)
+    await following.until("started", "1-0")
+    world.writer.append(member.tenant_id, generation_id, token(2, "<1>", "<2>"))
+    world.writer.append(member.tenant_id, generation_id, Frame(Kind.COMPLETED, 1, 2, detail=COMPLETED))
+    assert text(await following.end()) == "<1><2>"
+
+
 async def test_an_attempt_that_takes_over_is_told(world: World, member: Caller) -> None:
     generation_id = await generation(world, member)
     following = Following(member, generation_id)

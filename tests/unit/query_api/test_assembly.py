@@ -62,6 +62,15 @@ def test_the_ending_waits_for_its_tokens_and_is_told_once() -> None:
     assert assembly.take(ending) == []
 
 
+def test_an_ending_whose_tokens_are_nowhere_is_told_all_the_same() -> None:
+    assembly = Assembly(Cursor(1, 1))
+    assert assembly.give_up() == []
+    assert assembly.take(Frame(Kind.COMPLETED, 1, 9)) == []
+    assert assembly.take(tokens(1, 5, 6)) == []
+    assert told(assembly.give_up()) == [("completed", "1-9")]
+    assert (assembly.incomplete, assembly.done, assembly.give_up()) == (False, True, [])
+
+
 def test_nothing_of_another_attempt_follows_an_ending() -> None:
     assembly = Assembly(Cursor(1, 0))
     assembly.take(Frame(Kind.COMPLETED, 1, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,6 +202,37 @@ async def test_a_finished_one_is_told_by_postgres_alone() -> None:
     assert world.text == "".join(delta(1, seq) for seq in range(1, 8))
     assert [step.event for step in world.steps][-1] == "completed"
     assert world.stream.asked == 0
+
+
+async def test_tokens_that_are_never_stored_come_from_redis_while_it_has_them() -> None:
+    world = World()
+    world.record.keeps_tokens = False
+    for frame in (world.truth.start(), world.truth.write(3), world.truth.write(4), world.truth.end(Kind.COMPLETED)):
+        world.stream.keep(frame)
+    world.record.catch_up()
+    async with asyncio.timeout(20):
+        await world.follow()
+    assert world.text == tokens_text(1, 1, 7)
+    check(world.steps, None, world.truth)
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("cursor", [None, Cursor(1, 2), Cursor(1, 7), Cursor(0, 0)])
+async def test_what_is_nowhere_any_more_ends_without_its_tokens(down: bool, cursor: Cursor | None) -> None:
+    world = World(cursor)
+    world.record.keeps_tokens = False
+    world.truth.start()
+    world.stream.keep(world.truth.write(1))
+    world.truth.write(6)
+    world.truth.end(Kind.COMPLETED)
+    world.record.catch_up()
+    if down:
+        world.stream.go_down()
+    async with asyncio.timeout(20):
+        await world.follow()
+    assert world.steps[-1].event == "completed"
+    assert world.steps[-1].cursor == (1, 7)
+    assert world.text == ("" if down or cursor in (Cursor(1, 2), Cursor(1, 7)) else tokens_text(1, 1, 1))
 
 
 async def test_while_redis_is_down_postgres_is_asked_and_afterwards_redis_again() -> None:

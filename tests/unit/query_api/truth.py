@@ -98,6 +98,8 @@ class LaggingRecord:
     down: bool = False
     seen: Truth = field(default_factory=Truth)
     asked: int = 0
+    keeps_tokens: bool = True
+    """False: once it has ended, only the ending is stored."""
 
     def catch_up(self, tokens_behind: int = 0) -> None:
         self.seen = Truth(self.truth.attempt, max(self.truth.seq - tokens_behind, 0), self.truth.ended)
@@ -112,7 +114,9 @@ class LaggingRecord:
         after = cursor.seq if cursor.attempt == seen.attempt else 0
         frames = [started(seen.attempt)] if seen.attempt else []
         frames += [tokens(seen.attempt, first, min(first + 2, seen.seq)) for first in range(after + 1, seen.seq + 1, 3)]
-        return frames if seen.ended is None else [*frames, seen.ended]
+        if seen.ended is None:
+            return frames
+        return [*(frames if self.keeps_tokens else frames[:1]), seen.ended]
 
 
 def check(steps: list[Step], cursor: Cursor | None, truth: Truth) -> None:
