@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
@@ -209,7 +210,9 @@ async def conversation(ports: QueryPorts, principal: Principal, conversation_id:
 
     row = await found(ports, "conversation", read)
     opener = await Opener.of(ports.data_keys, principal.tenant_id, row["id"], row["wrapped"])
-    return opening.title(row, opener) | {"messages": opening.messages(row["messages"], opener)}
+    # Hundreds of messages take tens of milliseconds, for which no stream may wait.
+    messages = await asyncio.to_thread(opening.messages, row["messages"], opener)
+    return opening.title(row, opener) | {"messages": messages}
 
 
 async def usage(

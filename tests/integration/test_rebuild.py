@@ -190,7 +190,7 @@ async def test_rows_equal_the_record_though_nobody_can_read_them_any_more(projec
     finally:
         await owner.close()
     async with projected.projector.system() as session:
-        with pytest.raises(Exception, match="permission denied for table data_keys"):
+        with pytest.raises(Exception, match="permission denied for schema control"):
             await session.all("SELECT 1 FROM control.data_keys")
     for model in REBUILT:
         assert (await projected.rebuild(model, check=True)).differences == ()
