@@ -25,7 +25,6 @@ TABLE = Table(
         "created_at": "timestamptz",
         "updated_at": "timestamptz",
         "deleted": "boolean",
-        "keeps_content": "boolean",
         "erased": "boolean",
     },
     key=("tenant_id", "id"),
@@ -37,11 +36,15 @@ def beside(tenant_id: UUID, conversation_id: UUID) -> Beside:
     return Beside(TABLE.name, (tenant_id, conversation_id))
 
 
-def keeps_nothing(conversation: Row | None) -> bool:
-    """Whether nothing that was written in the conversation of this row is to be stored."""
-    return conversation is not None and (
-        conversation["deleted"] or conversation["erased"] or not conversation["keeps_content"]
-    )
+def is_gone(written: Row | None, conversation: Row | None) -> bool:
+    """Whether this content is not to be stored, since its conversation, of this row, was deleted or erased.
+
+    What is sealed stays where a conversation was erased: nobody can read it, and what is written there later, under
+    another key, is to be read. What is plain was written by an older release, before it.
+    """
+    if written is None or conversation is None:
+        return False
+    return conversation["deleted"] or (conversation["erased"] and "plain" in written)
 
 
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
@@ -61,7 +64,7 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
 
 def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Row:
     row = _folded(row or _new(key), envelope)
-    return {**row, "title": None} if keeps_nothing(row) else row
+    return {**row, "title": None} if is_gone(row["title"], row) else row
 
 
 def _folded(row: Row, envelope: AnyEnvelope) -> Row:
@@ -90,7 +93,6 @@ def _new(key: Key) -> Row:
         "id": key[1],
         "renamed": False,
         "deleted": False,
-        "keeps_content": True,
         "erased": False,
     }
 
@@ -101,7 +103,6 @@ def _with_message(row: Row, generation_id: UUID) -> Row:
 
 
 def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
-    row = {**row, "keeps_content": row["keeps_content"] and prompt.keeps_content}
     first = row["first_generation_id"]
     if first is not None and first <= prompt.generation_id:
         return row
@@ -116,7 +117,8 @@ def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
 def _with_title(row: Row, prompt: SubmitPrompt) -> Row:
     if row["renamed"] or row["first_generation_id"] != prompt.generation_id:
         return row
-    return {**row, "title": prompt.title and prompt.title.model_dump()}
+    title = prompt.title if prompt.keeps_content else None
+    return {**row, "title": title and title.model_dump()}
 
 
 PROJECTION = Projection(

@@ -59,10 +59,8 @@ _Stage = SubmitPrompt | GenerationStarted | GenerationRestarted | Terminal
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
     tenant_id = envelope.tenantid
     match envelope.data:
-        case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id, fell_back=()) as prompt:
-            its_own: list[Selector] = [(tenant_id, message_id) for message_id in (*input_ids, generation_id)]
-            before = [] if prompt.keeps_content else [_all_of(tenant_id, prompt.conversation_id)]
-            return before + its_own
+        case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id, fell_back=()):
+            return [(tenant_id, message_id) for message_id in (*input_ids, generation_id)]
         case (
             GenerationStarted(generation_id=generation_id)
             | GenerationRestarted(generation_id=generation_id)
@@ -72,12 +70,8 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
         ):
             return ((tenant_id, generation_id),)
         case ConversationDeleted(conversation_id=conversation_id) | ContentErased(conversation_id=conversation_id):
-            return (_all_of(tenant_id, conversation_id),)
+            return (Where(tenant_id, "conversation_id", conversation_id),)
     return ()
-
-
-def _all_of(tenant_id: UUID, conversation_id: UUID) -> Selector:
-    return Where(tenant_id, "conversation_id", conversation_id)
 
 
 def _beside(envelope: AnyEnvelope) -> Beside | None:
@@ -109,9 +103,15 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, conversation: Row | 
             | GenerationCancelled()
         ) as stage:
             row = _answered(key, row, stage, envelope.time)
-    if row is None or not conversations.keeps_nothing(conversation):
+    if row is None or not _is_erased(row, conversation):
         return row
     return {**row, "prompt": None, "answer": None, "erased": True}
+
+
+def _is_erased(row: Row, conversation: Row | None) -> bool:
+    if row["erased"] or (conversation is not None and conversation["deleted"]):
+        return True
+    return any(conversations.is_gone(row[written], conversation) for written in ("prompt", "answer"))
 
 
 def _written(key: Key, prompt: SubmitPrompt, time: datetime) -> Row | None:
@@ -121,6 +121,7 @@ def _written(key: Key, prompt: SubmitPrompt, time: datetime) -> Row | None:
     return _new(key, prompt.conversation_id, prompt.generation_id) | {
         "parent_message_id": prompt.input_message_ids[ordinal - 1] if ordinal else prompt.parent_message_id,
         "role": prompt.roles[ordinal],
+        "erased": not prompt.keeps_content,
         "status": COMPLETE,
         "ordinal": ordinal,
         "created_at": time,
@@ -139,6 +140,7 @@ def _answered(key: Key, row: Row | None, stage: _Stage, time: datetime) -> Row:
                 "parent_message_id": input_ids[-1] if input_ids else stage.parent_message_id,
                 "ordinal": len(input_ids),
                 "prompt": stage.content.model_dump(),
+                "erased": row["erased"] or not stage.keeps_content,
                 "created_at": time if row["created_at"] is None else min(row["created_at"], time),
             }
         case GenerationStarted() | GenerationRestarted():

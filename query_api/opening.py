@@ -17,7 +17,7 @@ _ENDED = frozenset(("completed", "failed", "cancelled"))
 
 
 class Opener:
-    """Opens what was written in one conversation."""
+    """Opens what was written in one conversation by one data key."""
 
     def __init__(self, key: DataKey | None, fault: str | None = None) -> None:
         """``key`` is None where it is gone, and where ``fault`` says why it cannot be had."""
@@ -77,9 +77,11 @@ def generation(row: Row, opener: Opener) -> Row:
 
 def messages(rows: Sequence[Row], opener: Opener) -> list[Row]:
     """The rows of a conversation's messages with what was written."""
-    prompts = {
-        row["id"]: opener.show(row["prompt"], f"message:{row['id']}") for row in rows if row["prompt"] is not None
-    }
+    prompts: dict[UUID, tuple[Row | None, bool]] = {}
+    for row in rows:
+        if row["id"] == row["generation_id"]:
+            prompt, erased = opener.show(row["prompt"], f"message:{row['id']}")
+            prompts[row["id"]] = prompt, erased or row["erased"]
     return [_message(row, prompts.get(row["generation_id"], (None, False)), opener) for row in rows]
 
 

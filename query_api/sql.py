@@ -49,14 +49,19 @@ _MINE_BY_KEY = (
 
 _PLACE = "CASE WHEN :placed AND g.status = 'queued' THEN control.queue_place(g.id) END AS place"
 
+# Of a prompt whose content is not kept, its own key while it has one.
+_WRAPPED = """(SELECT k.wrapped FROM control.data_keys k
+            WHERE k.tenant_id = g.tenant_id AND k.conversation_id = g.conversation_id
+              AND (k.generation_id IS NULL OR k.generation_id = g.id)
+            ORDER BY k.generation_id NULLS LAST LIMIT 1) AS wrapped"""
+
 _GENERATION = f"""
     SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.finish_reason, g.reason,
            g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
            g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
-           g.ended_at, m.prompt, m.answer, coalesce(m.erased, false) AS erased, k.wrapped, {_PLACE}
+           g.ended_at, m.prompt, m.answer, coalesce(m.erased, false) AS erased, {_WRAPPED}, {_PLACE}
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
-    LEFT JOIN control.data_keys k ON k.tenant_id = g.tenant_id AND k.conversation_id = g.conversation_id
     WHERE NOT EXISTS (
         SELECT FROM read_models.conversations c
         WHERE c.tenant_id = g.tenant_id AND c.id = g.conversation_id AND c.deleted)
@@ -64,21 +69,19 @@ _GENERATION = f"""
 
 
 async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) -> Row | None:
-    """With what was written as it is stored, and the conversation's data key: ``wrapped``, None where it is gone."""
+    """With what was written as it is stored, and its data key: ``wrapped``, None where it is gone."""
     return await session.one(_GENERATION, tenant=session.tenant_id, id=generation_id, placed=True, **eyes.parameters())
 
 
 _STANDING = f"""
     SELECT g.conversation_id, g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens,
            g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool,
-           g.served_model, m.answer, m.deltas, k.wrapped, {_PLACE}, g.is_mine,
-           coalesce(c.erased OR c.deleted, false) AS is_erased,
-           g.is_mine AND NOT coalesce(c.deleted, false) AS is_visible
+           g.served_model, m.answer, m.deltas, {_WRAPPED}, {_PLACE}, g.is_mine,
+           coalesce(c.deleted, false) AS is_erased, g.is_mine AND NOT coalesce(c.deleted, false) AS is_visible
     FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine
           FROM read_models.generations WHERE tenant_id = :tenant AND id = :id) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     LEFT JOIN read_models.conversations c ON c.tenant_id = g.tenant_id AND c.id = g.conversation_id
-    LEFT JOIN control.data_keys k ON k.tenant_id = g.tenant_id AND k.conversation_id = g.conversation_id
 """  # noqa: S608 - made of this module's own text
 
 
@@ -118,7 +121,9 @@ class _Where:
 
 _STANDS = "NOT deleted AND updated_at IS NOT NULL"
 _CONVERSATION_COLUMNS = """c.id, c.title, c.user_id, c.last_message_id, c.created_at, c.updated_at,
-    c.erased OR NOT c.keeps_content AS erased, k.wrapped"""
+    c.title IS NULL AND c.erased AS erased, k.wrapped"""
+_CONVERSATION_KEY = """LEFT JOIN control.data_keys k
+    ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id AND k.generation_id IS NULL"""
 
 
 async def conversations(
@@ -134,8 +139,7 @@ async def conversations(
         f"""SELECT {_CONVERSATION_COLUMNS}
             FROM (SELECT * FROM read_models.conversations
                   WHERE {where} ORDER BY updated_at DESC, id DESC LIMIT :limit) c
-            LEFT JOIN control.data_keys k ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id
-            ORDER BY c.updated_at DESC, c.id DESC""",  # noqa: S608 - where is this module's
+            {_CONVERSATION_KEY} ORDER BY c.updated_at DESC, c.id DESC""",  # noqa: S608 - where is this module's
         **where.parameters,
     )
 
@@ -144,7 +148,7 @@ _CONVERSATION = f"""
     SELECT {_CONVERSATION_COLUMNS}
     FROM (SELECT * FROM read_models.conversations
           WHERE tenant_id = :tenant AND id = :id AND {_STANDS} AND {_MINE_BY_USER}) c
-    LEFT JOIN control.data_keys k ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id
+    {_CONVERSATION_KEY}
 """  # noqa: S608 - made of this module's own text
 
 

@@ -136,8 +136,7 @@ class World:
             key, wrapped = await DATA_KEYS.make(tenant_id, conversation_id)
             self._data_keys[conversation_id] = key
             await self.owner.execute(
-                "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, dies_at_end)"
-                " VALUES ($1, $2, $3, false)",
+                "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped) VALUES ($1, $2, $3)",
                 *(tenant_id, conversation_id, wrapped),
             )
         return key.seal(content).model_dump_json()
@@ -146,6 +145,7 @@ class World:
         """Only the key: what was written under it stands where it was."""
         gone = await self.owner.execute("DELETE FROM control.data_keys WHERE conversation_id = $1", conversation_id)
         assert gone == "DELETE 1"
+        del self._data_keys[conversation_id]
 
     async def passed(self, topic: str) -> None:
         """The projections have passed all of a topic."""

@@ -390,13 +390,29 @@ async def test_what_was_erased_is_shown_as_erased_and_its_facts_stay(world: Worl
     assert (await member.get("/v1/conversations", search="canary")).json()["conversations"] == []
 
 
+async def test_what_is_written_after_it_was_erased_is_shown(world: World, tenant: UUID) -> None:
+    member = await world.caller(tenant, "member")
+    conversation_id = await conversation(world, member)
+    of_it = {"conversation_id": conversation_id, **ANSWERED}
+    before = await generation(world, member, prompt=SECRET, answer=AnswerContent.of(["before"]), **of_it)
+    await world.destroy_key(conversation_id)
+    after = await generation(world, member, answer=AnswerContent.of(["after"]), **of_it)
+    whole = (await member.get(f"/v1/conversations/{conversation_id}")).json()
+    assert (whole["title"], whole["erased"]) == (None, True)
+    shown = {(each["id"], each["content"], each["erased"]) for each in whole["messages"]}
+    assert shown == {(str(before), None, True), (str(after), "after", False)}
+    for generation_id, content in ((before, None), (after, "after")):
+        assert (await member.get(f"/v1/generations/{generation_id}")).json()["content"] == content
+
+
 async def test_where_no_content_is_kept_it_says_so(world: World, tenant: UUID) -> None:
     member = await world.caller(tenant, "member")
-    conversation_id = await conversation(world, member, None, keeps_content=False)
+    conversation_id = await conversation(world, member)
     generation_id = await generation(world, member, conversation_id=conversation_id, erased=True, deltas=3, **ANSWERED)
     one = (await member.get(f"/v1/generations/{generation_id}")).json()
     assert (one["erased"], one["content"]) == (True, None)
-    assert (await member.get("/v1/conversations")).json()["conversations"][0]["erased"] is True
+    whole = (await member.get(f"/v1/conversations/{conversation_id}")).json()
+    assert (whole["erased"], [each["erased"] for each in whole["messages"]]) == (False, [True])
 
 
 async def test_where_nothing_was_written_the_answer_is_empty_and_not_erased(world: World, tenant: UUID) -> None:
@@ -422,9 +438,10 @@ async def test_a_row_that_cannot_be_read_hides_no_other_and_the_log_names_it(
 ) -> None:
     member = await world.caller(tenant, "member")
     conversation_id = await conversation(world, member)
-    elsewhere = await world.sealed(tenant, new_id(), AnswerContent.of(["CANARY"]))
+    changed = orjson.loads(await world.sealed(tenant, conversation_id, AnswerContent.of(["CANARY"])))
+    changed["sealed"] = changed["sealed"][:-8] + ("A" * 8 if changed["sealed"][-8:] != "A" * 8 else "B" * 8)
     broken = await generation(world, member, conversation_id=conversation_id, prompt=SECRET, **ANSWERED)
-    await world.owner.execute("UPDATE read_models.messages SET answer = $1", elsewhere)
+    await world.owner.execute("UPDATE read_models.messages SET answer = $1", orjson.dumps(changed).decode())
     fine = await generation(
         world, member, conversation_id=conversation_id, answer=AnswerContent.of(["fine"]), **ANSWERED
     )
@@ -436,7 +453,7 @@ async def test_a_row_that_cannot_be_read_hides_no_other_and_the_log_names_it(
     (line,) = [record for record in caplog.records if vars(record).get("action") == "content_unreadable"]
     assert line.levelname == "ERROR"
     assert vars(line)["subject"] == f"message:{broken}"
-    assert "belongs to another conversation" in vars(line)["cause"]
+    assert "was changed" in vars(line)["cause"]
     assert "CANARY" not in repr(vars(line))
 
     one = (await member.get(f"/v1/generations/{broken}")).json()
@@ -453,7 +470,7 @@ async def test_another_master_key_hides_what_was_written_and_nothing_else(
     _, wrapped = await DataKeys(MasterKey("77" * 32)).make(tenant, other)
     await conversation(world, member, None, id=other)
     await world.owner.execute(
-        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, dies_at_end) VALUES ($1, $2, $3, false)",
+        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped) VALUES ($1, $2, $3)",
         *(tenant, other, wrapped),
     )
     await world.owner.execute(
@@ -490,7 +507,7 @@ async def test_key_management_that_does_not_answer_is_a_503(world: World, tenant
         "conversations?search=t",
     ):
         response = await member.get(f"/v1/{path}")
-        assert (response.status_code, response.json().get("service")) == (503, "key management"), path
+        assert (response.status_code, response.json().get("service")) == (503, "holder of the master key"), path
 
 
 async def test_titles_are_searched_however_many_there_are(world: World, tenant: UUID) -> None:
@@ -508,7 +525,7 @@ async def test_titles_are_searched_however_many_there_are(world: World, tenant: 
         [(row[0], tenant, member.user_id, row[1], row[2]) for row in rows],
     )
     await world.owner.executemany(
-        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, dies_at_end) VALUES ($1, $2, $3, false)",
+        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped) VALUES ($1, $2, $3)",
         [(tenant, row[0], row[3]) for row in rows],
     )
     pages, cursor = [], {}

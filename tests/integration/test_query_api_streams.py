@@ -18,10 +18,13 @@ from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Frame, Kind, StreamUnavailable
 from backplane.security.principal import Principal
 from event_schemas.chat import AnswerContent, Piece, ToolCall
+from event_schemas.control_plane import TitleContent
+from event_schemas.generation import TokensContent
 from event_schemas.logprobs import TokenLogprob
 from event_schemas.topics import EVENTS
 from query_api import readers
 from tests.conftest import PASSWORD, ROLES, TestDatabase, ValkeyServer, start_postgres, start_valkey
+from tests.data_keys import DATA_KEYS
 from tests.integration.query_world import Caller, Event, World, batch, events, generation, serving, stream
 
 COMPLETED = {
@@ -257,16 +260,18 @@ async def test_logprobs_are_the_same_live_and_from_either_table(world: World, me
     assert token.data == {"text": "", "logprobs": tokens[2:], "seq": 3, "attempt": 1}
 
 
-async def erase(world: World, generation_id: UUID, **columns: bool) -> None:
-    """What the projections write of an erased conversation, or of one that keeps nothing."""
-    await world.owner.execute(
-        "INSERT INTO read_models.conversations (id, tenant_id, renamed, updated_at, deleted, erased, keeps_content)"
-        " SELECT conversation_id, tenant_id, false, now(), $2, $3, $4 FROM read_models.generations WHERE id = $1",
-        *(generation_id, columns.get("deleted", False), columns.get("erased", False), columns.get("keeps", True)),
-    )
+async def forget(world: World, generation_id: UUID) -> None:
+    """What the projections write of a message that nobody is to read."""
     await world.owner.execute(
         "UPDATE read_models.messages SET erased = true, prompt = NULL, answer = NULL WHERE id = $1", generation_id
     )
+
+
+async def conversation_of(world: World, generation_id: UUID) -> UUID:
+    found: UUID = await world.owner.fetchval(
+        "SELECT conversation_id FROM read_models.generations WHERE id = $1", generation_id
+    )
+    return found
 
 
 async def test_an_erased_one_ends_without_tokens_from_any_cursor(world: World, member: Caller) -> None:
@@ -275,18 +280,35 @@ async def test_an_erased_one_ends_without_tokens_from_any_cursor(world: World, m
         world.writer.append(member.tenant_id, generation_id, token(seq))
     await world.writer.flush()
     await finish(world, generation_id, ["<1>", "<2>", "<3>"])
-    conversation_id = await world.owner.fetchval(
-        "SELECT conversation_id FROM read_models.generations WHERE id = $1", generation_id
+    await world.destroy_key(await conversation_of(world, generation_id))
+    for after in (None, "0-0", "1-1", "1-3", "1-99", "2-1"):
+        seen = await stream(member, generation_id, **({} if after is None else {"after": after}))
+        names = [event.name for event in seen]
+        assert names == (["started", "completed"] if after in (None, "0-0") else ["completed"])
+        assert seen[-1].data == COMPLETED
+
+
+async def test_one_that_is_not_kept_is_read_by_its_own_key_while_it_runs(world: World, member: Caller) -> None:
+    generation_id = await generation(world, member, status="running", attempt=1, erased=True)
+    conversation_id = await conversation_of(world, generation_id)
+    await world.sealed(member.tenant_id, conversation_id, TitleContent(title="Of another key"))
+    key, wrapped = await DATA_KEYS.make(member.tenant_id, conversation_id)
+    await world.owner.execute(
+        "INSERT INTO control.data_keys (tenant_id, conversation_id, generation_id, wrapped) VALUES ($1, $2, $3, $4)",
+        *(member.tenant_id, conversation_id, generation_id, wrapped),
     )
-    await world.destroy_key(conversation_id)
-    for in_rows in (False, True):
-        if in_rows:
-            await erase(world, generation_id, erased=True)
-        for after in (None, "0-0", "1-1", "1-3", "1-99", "2-1"):
-            seen = await stream(member, generation_id, **({} if after is None else {"after": after}))
-            names = [event.name for event in seen]
-            assert names == (["started", "completed"] if after in (None, "0-0") else ["completed"])
-            assert seen[-1].data == COMPLETED
+    await world.insert(
+        "token_batches",
+        generation_id=generation_id,
+        attempt=1,
+        first_seq=1,
+        tenant_id=member.tenant_id,
+        count=2,
+        content=key.seal(TokensContent.of(["<1>", "<2>"])).model_dump_json(),
+    )
+    following = Following(member, generation_id)
+    await following.until("token", "1-2")
+    assert text(await following.leave()) == "<1><2>"
 
 
 async def test_tokens_of_one_that_is_not_kept_come_from_redis_as_long_as_it_has_them(
@@ -297,7 +319,7 @@ async def test_tokens_of_one_that_is_not_kept_come_from_redis_as_long_as_it_has_
         world.writer.append(member.tenant_id, generation_id, token(seq))
     await world.writer.flush()
     await finish(world, generation_id, ["<1>", "<2>", "<3>"])
-    await erase(world, generation_id, keeps=False)
+    await forget(world, generation_id)
     assert text(await stream(member, generation_id)) == "<1><2><3>"
     assert text(await stream(member, generation_id, after="1-2")) == "<3>"
     async with redis.asyncio.Redis.from_url(world.redis_url) as operator:
@@ -310,19 +332,20 @@ async def test_a_follower_of_a_conversation_that_is_deleted_sees_the_end(world: 
     generation_id = await generation(world, member, status="running", attempt=1)
     following = Following(member, generation_id)
     await following.until("started", "1-0")
-    await erase(world, generation_id, deleted=True)
+    await world.owner.execute(
+        "INSERT INTO read_models.conversations (id, tenant_id, renamed, updated_at, deleted)"
+        " SELECT conversation_id, tenant_id, false, now(), true FROM read_models.generations WHERE id = $1",
+        generation_id,
+    )
     await finish(world, generation_id, ["<1>"])
-    await world.owner.execute("UPDATE read_models.messages SET answer = NULL WHERE id = $1", generation_id)
+    await forget(world, generation_id)
     assert [event.name for event in await following.end()] == ["started", "completed"]
 
 
 async def test_batches_whose_key_is_gone_are_left_to_redis(world: World, member: Caller) -> None:
     generation_id = await generation(world, member, status="running", attempt=1)
     await batch(world, member, generation_id, 1, 1, "<1>", "<2>")
-    conversation_id = await world.owner.fetchval(
-        "SELECT conversation_id FROM read_models.generations WHERE id = $1", generation_id
-    )
-    await world.destroy_key(conversation_id)
+    await world.destroy_key(await conversation_of(world, generation_id))
     following = Following(member, generation_id)
     await following.until("started", "1-0")
     world.writer.append(member.tenant_id, generation_id, token(2, "<1>", "<2>"))

@@ -181,7 +181,10 @@ async def test_a_record_that_was_cut_off_is_found(
 
 
 async def test_rows_equal_the_record_though_nobody_can_read_them_any_more(projected: Projected) -> None:
-    (gone, kept), insert = projected.stories, "INSERT INTO control.data_keys VALUES ($1, $2, NULL, $3, false)"
+    (gone, kept), insert = (
+        projected.stories,
+        "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped) VALUES ($1, $2, $3)",
+    )
     owner = await asyncpg.connect(projected.database.owner_url)
     try:
         for story in (gone, kept):

@@ -29,12 +29,12 @@ from event_schemas.generation import (
     TokensContent,
     TokensEmitted,
 )
-from event_schemas.payload import Payload, Usage
+from event_schemas.payload import Content, Payload, Usage, Written
 from projections.catalog import PROJECTIONS
 from projections.event_log import Received
 from projections.state import State
 from projections.table import Key, Projection, Row
-from tests.data_keys import data_key
+from tests.data_keys import data_key, plain
 
 T0 = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 Ending = Literal["completed", "failed", "cancelled"]
@@ -49,10 +49,15 @@ class Story:
     user_id: UUID = field(default_factory=new_id)
     key_id: UUID = field(default_factory=new_id)
     now: datetime = T0
+    is_plain: bool = False
+    """As releases told it that did not encrypt."""
     key: DataKey = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = data_key(self.conversation_id)
+
+    def _written(self, content: Content) -> Written:
+        return plain(content) if self.is_plain else self.key.seal(content)
 
     def envelope(self, data: Payload) -> AnyEnvelope:
         first = Envelope[Payload].first(
@@ -86,10 +91,10 @@ class Story:
                 model="asked-for",
                 pool="local",
                 parameters=Parameters(temperature=0.5),
-                content=self.key.seal(
+                content=self._written(
                     PromptContent(messages=tuple(said), metadata={"ticket": "42"} if metadata is None else metadata)
                 ),
-                title=None if parent or title is None else self.key.seal(TitleContent(title=title)),
+                title=None if parent or title is None else self._written(TitleContent(title=title)),
                 keeps_content=keeps_content,
             )
         )
@@ -137,7 +142,7 @@ class Story:
                 attempt=attempt,
                 first_seq=first_seq,
                 count=len(said),
-                content=self.key.seal(TokensContent.of(said)),
+                content=self._written(TokensContent.of(said)),
             )
         )
 
@@ -159,7 +164,7 @@ class Story:
             "model": f"model-{attempt}",
             "usage": Usage(input_tokens=7, output_tokens=len(parts), source="provider"),
             "deltas": len(parts),
-            "content": self.key.seal(AnswerContent.of(parts)) if parts else None,
+            "content": self._written(AnswerContent.of(parts)) if parts else None,
         }
         match how:
             case "completed":
@@ -172,7 +177,7 @@ class Story:
                 return self.envelope(GenerationCancelled.model_validate(common))
 
     def renamed(self, title: str) -> AnyEnvelope:
-        content = self.key.seal(TitleContent(title=title))
+        content = self._written(TitleContent(title=title))
         return self.envelope(ConversationRenamed(conversation_id=self.conversation_id, content=content))
 
     def deleted(self) -> AnyEnvelope:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backplane.security.content import ContentErased
 from event_schemas.chat import AnswerContent, Piece
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationRenamed, TitleContent
@@ -12,7 +13,7 @@ from event_schemas.generation import AttemptLost, GenerationCompleted, PromptCon
 from event_schemas.payload import Usage
 from projections.catalog import PROJECTIONS, needed_for
 from projections.table import Row
-from tests.data_keys import plain, read
+from tests.data_keys import data_key, plain, read
 from tests.unit.projections.story import Ending, Story, folded
 
 
@@ -34,7 +35,7 @@ def as_prompt(fact: AnyEnvelope) -> Envelope[SubmitPrompt]:
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
     """(facts as they came to be, the same in any order, some of them twice with duplicates dropped)."""
-    story = Story()
+    story = Story(is_plain=draw(st.booleans()))
     how: Ending = draw(st.sampled_from(("completed", "failed", "cancelled")))
     facts = story.whole(how, attempts=draw(st.integers(1, 3)), keeps_content=draw(st.booleans()))
     if draw(st.booleans()):
@@ -206,31 +207,58 @@ def stored_content(rows: dict[str, dict[tuple[UUID | int, ...], Row]]) -> list[o
     return [written for written in found if written is not None]
 
 
-@given(st.permutations(range(7)), st.sampled_from(["deleted", "erased"]))
-def test_what_was_erased_never_comes_back(order: list[int], how: str) -> None:
-    story = Story()
-    facts = [*story.whole(), story.renamed("Mine"), story.deleted() if how == "deleted" else story.erased()]
+@given(st.permutations(range(7)), st.booleans())
+def test_what_was_written_in_a_deleted_conversation_never_comes_back(order: list[int], is_plain: bool) -> None:
+    story = Story(is_plain=is_plain)
+    facts = [*story.whole(), story.renamed("Mine"), story.deleted()]
     assert len(stored_content(folded(facts[:-1]))) == 3
     rows = folded([facts[place] for place in order])
     assert stored_content(rows) == []
     assert all(message["erased"] for message in rows["messages"].values())
     assert answer(facts, as_prompt(facts[0]).data.generation_id)["deltas"] == 2
-    conversation = only(rows, "conversations")
-    assert (conversation["deleted"], conversation["erased"]) == (how == "deleted", how == "erased")
+    assert only(rows, "conversations")["deleted"]
     assert rows["token_batches"] == {}
 
 
 @given(st.permutations(range(7)))
-def test_where_no_content_is_kept_none_is_stored(order: list[int]) -> None:
-    """Nor any that was written in the same conversation when it was kept."""
-    story = Story()
-    kept = story.prompt()
-    facts = [kept, story.renamed("Mine"), *story.whole(parent=kept.data.generation_id, keeps_content=False)]
+def test_what_is_plain_in_an_erased_conversation_never_comes_back(order: list[int]) -> None:
+    story = Story(is_plain=True)
+    facts = [*story.whole(), story.renamed("Mine"), story.erased()]
     rows = folded([facts[place] for place in order])
     assert stored_content(rows) == []
-    assert all(message["erased"] for message in rows["messages"].values())
+    assert answer(facts, as_prompt(facts[0]).data.generation_id)["erased"]
     conversation = only(rows, "conversations")
-    assert (conversation["keeps_content"], conversation["erased"]) == (False, False)
+    assert (conversation["deleted"], conversation["erased"]) == (False, True)
+
+
+def test_an_erased_conversation_goes_on_under_another_key() -> None:
+    story = Story()
+    facts = [*story.whole(), story.erased()]
+    gone, story.key = story.key, data_key(story.conversation_id)
+    later = [*story.whole(parent=as_prompt(facts[0]).data.generation_id), story.renamed("Mine")]
+    row = answer([*facts, *later], as_prompt(later[0]).data.generation_id)
+    assert read(row["answer"], story.key, AnswerContent).text == "A fold."
+    before = answer([*facts, *later], as_prompt(facts[0]).data.generation_id)
+    with pytest.raises(ContentErased):
+        read(before["answer"], story.key, AnswerContent)
+    assert read(before["answer"], gone, AnswerContent).text == "A fold."
+    title = only(folded([*facts, *later]), "conversations")["title"]
+    assert read(title, story.key, TitleContent).title == "Mine"
+
+
+@given(st.permutations(range(6)))
+def test_of_a_prompt_that_is_not_kept_nothing_is_stored(order: list[int]) -> None:
+    story = Story()
+    kept = story.prompt()
+    facts = [kept, *story.whole(parent=kept.data.generation_id, keeps_content=False)]
+    rows = folded([facts[place] for place in order])
+    unkept = as_prompt(facts[1]).data
+    by_generation = {row["id"]: (row["erased"], row["prompt"] is None) for row in rows["messages"].values()}
+    assert by_generation[kept.data.generation_id] == (False, False)
+    assert by_generation[unkept.generation_id] == (True, True)
+    assert by_generation[unkept.input_message_ids[0]] == (True, True)
+    assert len(stored_content(rows)) == 2
+    assert folded([story.prompt(keeps_content=False)])["conversations"].popitem()[1]["title"] is None
 
 
 def test_while_it_runs_its_tokens_are_stored_where_no_content_is_kept() -> None:

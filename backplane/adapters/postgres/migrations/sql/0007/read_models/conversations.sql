@@ -3,6 +3,5 @@
 ALTER TABLE conversations
   DROP COLUMN title,
   ADD COLUMN title jsonb,
-  ADD COLUMN keeps_content boolean NOT NULL DEFAULT true,
   ADD COLUMN erased boolean NOT NULL DEFAULT false,
   ALTER COLUMN updated_at DROP NOT NULL;
