@@ -28,7 +28,7 @@ from tests.integration.generation_machine.said import Said
 from tests.integration.generation_machine.worker_process import WorkerProcess
 from tests.integration.generation_machine.world import World
 from tests.integration.prompts import POOL, SPARE, envelope, wish
-from tests.integration.sealed_prompts import SealedPrompts
+from tests.integration.sealed_prompts import DATA_KEYS, SealedPrompts
 
 COMMANDS = topics.commands(POOL)
 SPARE_COMMANDS = topics.commands(SPARE)
@@ -61,6 +61,7 @@ class Scene:
             ProcessDatabase(world.queries, system, world.loop),
             Streams(world.sides["queries"].reader, world.loop),
             NoKeys(),
+            DATA_KEYS,
             self.broker,
             mouth,
             TOPICS,
