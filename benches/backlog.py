@@ -58,8 +58,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self._tenants = [tenant for share in _SHARES for tenant in [(new_id(), new_id(), new_id())] * share]
-        self.generations: list[UUID] = []
-        """All that was published."""
+        self.generations: dict[UUID, DataKey] = {}
+        """All that was published, and what each was sealed by."""
 
     async def publish(self, bus: Publisher, generations: int) -> None:
         """Publish that many more, many at a time. Raises what the bus raises."""
@@ -72,7 +72,7 @@ class Backlog:
                 told = [facts(talk, parent) for talk, parent in zip(turn, parents, strict=False)]
                 await _publish_side_by_side(bus, told)
                 parents = [_generation(each[0]) for each in told]
-                self.generations += [_generation(each[0]) for each in told]
+                self.generations |= {_generation(each[0]): talk.key for each, talk in zip(told, turn, strict=True)}
                 left -= len(turn)
 
     def _talk(self, number: int) -> _Talk:

@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from backplane.ports.database import Database
+from backplane.security.content import opened_row
 from backplane.telemetry.status import ASKED_FOR
 from backplane.wiring.embedded import owner_database
 from backplane.wiring.operations import operator_bus
@@ -104,9 +105,10 @@ async def differences(database: Database, backlog: Backlog) -> list[str]:
     """A line for each generation whose answer is not stored as it was published."""
     async with database.system() as session:
         rows = await session.all(
-            f"SELECT id, content FROM {READ_MODELS}.messages WHERE role = 'assistant' AND status = 'completed'"  # noqa: S608
+            f"SELECT id, answer FROM {READ_MODELS}.messages WHERE role = 'assistant' AND status = 'completed'"  # noqa: S608
         )
-    stored = {row["id"]: row["content"] for row in rows}
+    keys = backlog.generations
+    stored = {row["id"]: opened_row(row["answer"], keys[row["id"]])["text"] for row in rows if row["id"] in keys}
     return [
         f"generation {each}: {'not stored as it was published' if each in stored else 'not stored as completed'}"
         for each in backlog.generations

@@ -63,8 +63,8 @@ def generation(row: Row, opener: Opener) -> Row:
     answer, answer_erased = opener.show(row["answer"], subject)
     erased = row["erased"] or prompt_erased or answer_erased
     parameters = row["parameters"]
-    if prompt is not None and parameters is not None and "stop" in prompt:
-        parameters = {**parameters, "stop": prompt["stop"]}
+    if prompt is not None and parameters is not None:
+        parameters = {**parameters, "stop": prompt.get("stop", [])}
     return {
         **row,
         **_answer(row, answer, erased),

@@ -83,7 +83,7 @@ async def finish(world: World, generation_id: UUID, deltas: list[str], *, attemp
     assert place is not None
     await world.owner.execute(
         "UPDATE read_models.messages SET status = 'completed', attempt = $4, answer = $2, deltas = $3 WHERE id = $1",
-        *(generation_id, await world.sealed(*place, AnswerContent.of(deltas)), len(deltas), attempt),
+        *(generation_id, await world.sealed(place[0], place[1], AnswerContent.of(deltas)), len(deltas), attempt),
     )
     await world.owner.execute("DELETE FROM read_models.token_batches WHERE generation_id = $1", generation_id)
 

@@ -7,8 +7,10 @@ import pytest
 
 from backplane.ports.bus import Position
 from benches.backlog import EVENTS_A_GENERATION, TOKENS, Backlog, words_of
+from event_schemas.chat import AnswerContent
 from event_schemas.codec import AnyEnvelope, decode
 from event_schemas.generation import SubmitPrompt
+from tests.data_keys import read
 from tests.unit.projections.story import folded
 
 
@@ -45,7 +47,9 @@ async def test_it_folds_into_the_answers_that_are_looked_for() -> None:
     await backlog.publish(bus, 150)
     rows = folded(envelope for each in bus.published.values() for envelope in each)
     answers: dict[UUID, str] = {
-        row["id"]: row["content"] for row in rows["messages"].values() if row["role"] == "assistant"
+        row["id"]: read(row["answer"], backlog.generations[row["id"]], AnswerContent).text
+        for row in rows["messages"].values()
+        if row["role"] == "assistant"
     }
     assert answers == {each: "".join(words_of(each)) for each in backlog.generations}
     assert all(len(words_of(each)) == TOKENS for each in backlog.generations)
