@@ -13,7 +13,6 @@ from event_schemas.chat import AnswerContent
 from tests.data_keys import data_key
 from tests.unit.benches.test_backlog import Publisher
 
-
 ANOTHER = data_key(new_id())
 
 
