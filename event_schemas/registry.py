@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from event_schemas import control_plane, erasure, generation
+from event_schemas import control_plane, generation, limit_warning, webhooks
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -22,6 +23,8 @@ COMMANDS: tuple[type[Payload], ...] = (
     erasure.EraseContent,
     erasure.EraseUser,
     erasure.SetContentPolicy,
+    webhooks.AddWebhook,
+    webhooks.RemoveWebhook,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -47,6 +50,10 @@ EVENTS: tuple[type[Payload], ...] = (
     erasure.ContentErased,
     erasure.UserErased,
     erasure.ContentPolicySet,
+    webhooks.WebhookAdded,
+    webhooks.WebhookRemoved,
+    webhooks.WebhookDisabled,
+    limit_warning.LimitNearlyReached,
 )
 
 
