@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from backplane.ports.database import Database, DatabaseUnavailable
+from backplane.security.public_transport import PublicTransport
 from backplane.settings import Settings
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
+from command_api import webhook_routes
 from command_api.content_keys import ContentKeys
 from command_api.erasure import erase_due
 from command_api.idempotency import BodyHash
@@ -21,14 +23,19 @@ from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
 from command_api.routes import router
 from command_api.submission import Submission
+from command_api.webhook_client import WebhookClient
+from command_api.webhook_delivery import Deliveries
+from command_api.webhooks import Webhooks
 
 _HOUSEKEEPING_S = 3600.0
 
 
 @asynccontextmanager
 async def running(side: CommandSide, settings: Settings) -> AsyncIterator[CommandPorts]:
-    """The command API's ports, with its relay and its refusals at work while the context lasts."""
+    """The command API's ports, with its relay, its refusals and its deliveries at work while the context lasts."""
     stop = asyncio.Event()
+    allow_private = settings.webhooks.allow_private
+    client = WebhookClient(PublicTransport(allow_private=allow_private))
     relay = Relay(side.relay_database, side.bus)
     refusals = Refusals(side.bus, settings.refusals_window_s)
     keys = ContentKeys(side.database, side.data_keys)
@@ -41,9 +48,12 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         ProviderKeys(side.database, side.signals, side.master_key, settings.pools),
         keys,
         side.streams,
+        Webhooks(side.database, side.master_key, allow_private=allow_private),
+        Deliveries(side.database, side.relay_database, side.master_key, client),
     )
-    async with asyncio.TaskGroup() as tasks:
+    async with aclosing(client), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))
+        tasks.create_task(ports.deliveries.run(stop))
         tasks.create_task(refusals.run(stop))
         tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
         tasks.create_task(_housekeeping(relay, side.database, stop))
@@ -67,6 +77,8 @@ async def _housekeeping(relay: Relay, database: Database, stop: asyncio.Event) -
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the command API alone until ``stop`` is set."""
     async with command_side(settings) as side, running(side, settings) as ports:
-        app = make_application("Parley command API", settings, side.authenticator, side.readiness, [router])
+        app = make_application(
+            "Parley command API", settings, side.authenticator, side.readiness, [router, webhook_routes.router]
+        )
         app.state.command = ports
         await serve_application(app, settings, stop)

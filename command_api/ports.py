@@ -21,6 +21,8 @@ from command_api.outbox import Relay
 from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
 from command_api.submission import Submission
+from command_api.webhook_delivery import Deliveries
+from command_api.webhooks import Webhooks
 from event_schemas.generation import CancelGeneration
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class CommandPorts:
     provider_keys: ProviderKeys
     content_keys: ContentKeys
     streams: StreamEraser
+    webhooks: Webhooks
+    deliveries: Deliveries
 
 
 def ports_of(request: Request) -> CommandPorts:

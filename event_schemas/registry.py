@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from event_schemas import control_plane, erasure, generation
-from event_schemas import control_plane, generation, limit_warning, webhooks
+from event_schemas import control_plane, erasure, generation, limit_warning, webhooks
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (

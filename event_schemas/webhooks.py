@@ -55,3 +55,9 @@ class WebhookDisabled(_AboutWebhook):
     reason: str = Field(description="stable: `gone` or `gave_up`")
     detail: str = Field(description="for people: how the last delivery failed; carries no secret")
     undelivered: int = Field(ge=1, description="sequence in the log of the first event that it was not told of")
+
+
+class WebhookTest(_AboutWebhook):
+    """What a webhook is sent to try it out. Stands on no topic and in no log."""
+
+    wire_name: ClassVar[str] = "webhook.test.v1"

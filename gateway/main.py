@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 
 import command_api.main
 import command_api.routes
+import command_api.webhook_routes
 import query_api.main
 import query_api.routes
 from backplane.settings import Settings
@@ -37,7 +38,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings,
             commands.authenticator,
             commands.readiness,
-            [front, command_api.routes.router, query_api.routes.router],
+            [front, command_api.routes.router, command_api.webhook_routes.router, query_api.routes.router],
         )
         app.state.command = command_ports
         app.state.query = query_api.main.ports(queries, settings)

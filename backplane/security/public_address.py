@@ -1,7 +1,7 @@
 """Which addresses may be reached for somebody else: the internet's, and nothing of the networks that we stand in.
 
-By the registries of special addresses, https://www.iana.org/assignments/iana-ipv4-special-registry and
-https://www.iana.org/assignments/iana-ipv6-special-registry, and not by ``ipaddress``, whose tables change with Python's.
+By IANA's registries of special addresses (https://www.iana.org/assignments/iana-ipv4-special-registry, and the one of
+``ipv6``), and not by ``ipaddress``, whose tables change with Python's version.
 """
 
 from __future__ import annotations

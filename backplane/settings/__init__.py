@@ -97,8 +97,8 @@ class SecuritySettings(_Section):
     key_cache_s: float = Field(default=5.0, ge=0, description="longest time an authenticated key is remembered")
     master_key: SecretStr | None = Field(
         default=None,
-        description="what data keys and provider keys are encrypted under, 64 hexadecimal digits; none: made once in"
-        " the data folder",
+        description="what data keys, provider keys and webhooks' secrets are encrypted under, 64 hexadecimal digits;"
+        " none: made once in the data folder",
     )
     master_key_file: Path | None = Field(
         default=None, description="file with the master key, which then goes before `master_key`"
@@ -110,6 +110,12 @@ class SecuritySettings(_Section):
         if given is not None and not MASTER_KEY.fullmatch(given.get_secret_value()):
             raise ValueError("use 64 hexadecimal digits, as `openssl rand -hex 32` prints")
         return given
+
+
+class WebhookSettings(_Section):
+    allow_private: bool = Field(
+        default=False, description="webhooks may have http:// URLs and private addresses; for development only"
+    )
 
 
 class LlmSettings(BaseSettings):
@@ -152,6 +158,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
     security: SecuritySettings = SecuritySettings()
+    webhooks: WebhookSettings = WebhookSettings()
     health_port: int = Field(
         default=0,
         ge=0,

@@ -92,7 +92,8 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
         yield CommandSide(
             bus,
             database,
-            adapters.database("relay", pool_size=1),
+            # One connection for the outbox, which holds it while it publishes, and one to take webhooks.
+            adapters.database("relay", pool_size=2),
             adapters.signals(),
             adapters.stream_eraser(),
             master_key(settings),
@@ -150,7 +151,7 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
 
 
 def master_key(settings: Settings) -> MasterKey:
-    """What provider keys and data keys are sealed under. Raises NotConfigured."""
+    """What data keys, provider keys and webhooks' secrets are sealed under. Raises NotConfigured."""
     file = settings.security.master_key_file
     if file is None:
         return MasterKey(_revealed(settings.security.master_key, "security.master_key"))

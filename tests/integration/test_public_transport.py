@@ -77,7 +77,7 @@ def certificate(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, ssl.SSLConte
 )
 async def test_no_form_of_a_local_address_is_reached(url: str) -> None:
     async with client() as one:
-        with pytest.raises((NotPublic, httpx.InvalidURL), match="is not on the internet|Invalid IPv4"):
+        with pytest.raises((NotPublic, httpx.InvalidURL), match=r"is not on the internet|Invalid IPv4"):
             await one.get(url)
 
 
@@ -120,7 +120,7 @@ async def test_a_redirect_is_checked_like_a_request_of_its_own(tmp_path: Path, m
     lookup = names(hook_example=["127.0.0.1"], inner_example=["10.0.0.1"])
     async with receiver(server) as local, client(lookup=lookup, verify=trusting) as one:
         local.otherwise = "302 Found\r\nLocation: https://inner.example/"
-        with pytest.raises(NotPublic, match="inner.example"):
+        with pytest.raises(NotPublic, match=r"inner\.example"):
             await one.get(f"https://hook.example:{httpx.URL(local.url).port}/", follow_redirects=True)
     assert len(local.deliveries) == 1
 
@@ -135,10 +135,10 @@ async def test_tls_is_checked_against_the_name_although_an_address_is_connected_
             assert response.status_code == 204
             (seen,) = local.deliveries
             assert (seen.headers["host"], seen.path, seen.body) == (f"hook.example:{port}", "/hook?a=1", b"body")
-            with pytest.raises(httpx.ConnectError, match="(?i)hostname|certificate"):
+            with pytest.raises(httpx.ConnectError, match=r"(?i)hostname|certificate"):
                 await one.post(f"https://other.example:{port}/hook")
         async with client(allow_private=True, lookup=lookup) as one:
-            with pytest.raises(httpx.ConnectError, match="(?i)self.signed"):
+            with pytest.raises(httpx.ConnectError, match=r"(?i)self.signed"):
                 await one.post(f"https://hook.example:{port}/hook")
     assert len(local.deliveries) == 1
 
