@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Fault = Literal["hangs", "drips", "huge body", "huge head", "closes", "half an answer", "nonsense"]
+Fault = Literal["hangs", "drips", "huge body", "huge head", "closes", "half an answer", "nonsense", "slow", "waits"]
 Answer = int | Fault | str
 """A status, a fault, or the rest of a response's head, beginning with its status."""
 
@@ -55,6 +55,8 @@ class Receiver:
     answers: deque[Answer] = field(default_factory=deque)
     """For the next requests; then each gets ``otherwise``."""
     otherwise: Answer = 204
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    """What those wait for whose answer `waits`."""
     running: int = 0
     most_at_once: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -82,7 +84,10 @@ class Receiver:
             async with self._changed:
                 self.deliveries.append(Delivery(head[0].split()[1], headers, body))
                 self._changed.notify_all()
-            await _answer(writer, reader, self.answers.popleft() if self.answers else self.otherwise)
+            answer = self.answers.popleft() if self.answers else self.otherwise
+            if answer == "waits":
+                await self.go_on.wait()
+            await _answer(writer, reader, 204 if answer == "waits" else answer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -103,6 +108,9 @@ async def _answer(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, an
                 writer.write(bytes([byte]))
                 await writer.drain()
                 await asyncio.sleep(0.05)
+        case "slow":
+            await asyncio.sleep(0.01)
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         case "huge body":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
             while True:
