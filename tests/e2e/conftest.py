@@ -36,6 +36,7 @@ def parley(short_folder: Path) -> Iterator[Up]:
         ),
         PARLEY_REFUSALS_WINDOW_S="0.5",
         PARLEY_CORS_ORIGINS=json.dumps([ORIGIN]),
+        PARLEY_WEBHOOKS__ALLOW_PRIVATE="true",
     )
     try:
         up.start()

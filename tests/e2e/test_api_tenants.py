@@ -15,7 +15,8 @@ from tests.e2e.running import Up
 pytestmark = pytest.mark.timeout(120)
 
 WORD = "zebrafish"
-IDS = ("generation_id", "conversation_id", "provider_key_id")
+NOWHERE = "http://127.0.0.1:9/"
+IDS = ("generation_id", "conversation_id", "provider_key_id", "webhook_id")
 
 
 async def said(client: Client, text: str = f"tell me of the {WORD}") -> Json:
@@ -27,6 +28,14 @@ async def said(client: Client, text: str = f"tell me of the {WORD}") -> Json:
 async def provider_key(client: Client) -> str:
     """The id of a provider key of this client's tenant."""
     response = await client.http.post("/v1/provider-keys", json={"pool": KEYED, "key": f"sk-{WORD}-{new_id()}"})
+    assert response.status_code == 201, response.text
+    added: str = response.json()["id"]
+    return added
+
+
+async def webhook(client: Client) -> str:
+    """The id of a webhook of this client's tenant."""
+    response = await client.http.post("/v1/webhooks", json={"url": NOWHERE, "event_types": ["key.revoked"]})
     assert response.status_code == 201, response.text
     added: str = response.json()["id"]
     return added
@@ -58,7 +67,7 @@ async def test_another_tenants_ids_are_not_there(parley: Up, callers: Callers) -
     parley.parley("tenant", "create", "acme")
     acme = await callers.with_key(parley.parley("key", "issue", "--tenant", "acme", "--role", "admin").strip())
     first = await callers.with_key(parley.admin_key)
-    theirs = await said(first) | {"provider_key_id": await provider_key(first)}
+    theirs = await said(first) | {"provider_key_id": await provider_key(first), "webhook_id": await webhook(first)}
     own = await said(acme, "something else")
     answers = await asked_of_everything(acme, theirs, await acme.get("/openapi.json"))
     assert len(answers) >= 10
@@ -75,11 +84,18 @@ async def test_another_tenants_ids_are_not_there(parley: Up, callers: Callers) -
     assert [one["id"] for one in (await acme.get("/v1/conversations"))["conversations"]] == [own["conversation_id"]]
     assert (await acme.get("/v1/conversations", search=WORD))["conversations"] == []
     assert (await acme.get("/v1/provider-keys"))["provider_keys"] == []
+    assert (await acme.get("/v1/webhooks"))["webhooks"] == []
     (usage,) = (await acme.get("/v1/usage", group_by="model"))["groups"]
     assert usage["generations"] == 1
     record = json.dumps(await acme.events())
     assert own["generation_id"] in record
-    for foreign in (theirs["generation_id"], theirs["conversation_id"], theirs["provider_key_id"], WORD):
+    for foreign in (
+        theirs["generation_id"],
+        theirs["conversation_id"],
+        theirs["provider_key_id"],
+        theirs["webhook_id"],
+        WORD,
+    ):
         assert foreign not in record
     assert await acme.events(subject=f"generation:{theirs['generation_id']}") == []
     # Nothing of all that did anything.
@@ -109,10 +125,11 @@ async def test_a_member_sees_its_own_and_an_admin_sees_all(callers: Callers) -> 
     ada, bob = [await callers.caller(tenant, "member", name) for name in ("ada", "bob")]
     ada_elsewhere = await callers.caller(tenant, "member", "ada")
     of_ada, of_bob = await said(ada), await said(bob)
-    answers = await asked_of_everything(
-        bob, of_ada | {"provider_key_id": await provider_key(admin)}, await bob.get("/openapi.json")
-    )
+    of_the_admin = {"provider_key_id": await provider_key(admin), "webhook_id": await webhook(admin)}
+    answers = await asked_of_everything(bob, of_ada | of_the_admin, await bob.get("/openapi.json"))
     assert answers.pop("delete /v1/provider-keys/{provider_key_id}").status_code == 403
+    assert answers.pop("delete /v1/webhooks/{webhook_id}").status_code == 403
+    assert answers.pop("post /v1/webhooks/{webhook_id}/test").status_code == 403
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 404)
     # A person's keys are the same person.
     for client, seen in ((ada, {of_ada["conversation_id"]}), (ada_elsewhere, {of_ada["conversation_id"]})):
@@ -134,6 +151,7 @@ async def test_roles_may_do_what_is_theirs_and_nothing_else(callers: Callers) ->
     ids = await said(clients["member"])
     generation, conversation = f"/v1/generations/{ids['generation_id']}", f"/v1/conversations/{ids['conversation_id']}"
     key = f"/v1/provider-keys/{await provider_key(clients['admin'])}"
+    hook = f"/v1/webhooks/{await webhook(clients['admin'])}"
     work = {"admin", "member"}
     may = {
         ("POST", "/v1/prompts"): work,
@@ -149,6 +167,10 @@ async def test_roles_may_do_what_is_theirs_and_nothing_else(callers: Callers) ->
         ("POST", "/v1/provider-keys"): {"admin"},
         ("GET", "/v1/provider-keys"): {"admin"},
         ("DELETE", key): {"admin"},
+        ("POST", "/v1/webhooks"): {"admin"},
+        ("GET", "/v1/webhooks"): {"admin"},
+        ("POST", f"{hook}/test"): {"admin"},
+        ("DELETE", hook): {"admin"},
     }
     paths = (await clients["admin"].get("/openapi.json"))["paths"]
     assert len(may) == sum(len(operations) for path, operations in paths.items() if path.startswith("/v1/"))
@@ -156,6 +178,7 @@ async def test_roles_may_do_what_is_theirs_and_nothing_else(callers: Callers) ->
         "/v1/prompts": {"input": "x"},
         conversation: {"title": "x"},
         "/v1/provider-keys": {"pool": KEYED, "key": "sk-x"},
+        "/v1/webhooks": {"url": NOWHERE, "event_types": ["key.revoked"]},
     }
     for (method, path), roles in may.items():
         # Who may not comes first: what they try must not do anything.
