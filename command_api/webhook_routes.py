@@ -14,7 +14,7 @@ from backplane.ports.database import Row
 from backplane.web.problems import Problem, not_found, responses
 from command_api.admission import Refused
 from command_api.message_body import Text
-from command_api.routes import Admin, CommandPorts
+from command_api.ports import Admin, ports_of
 from command_api.webhooks import MOST_CHARACTERS, EventType, NoSuchWebhook
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -84,11 +84,6 @@ class WebhookTested(BaseModel):
     duration_ms: int = Field(description="how long it took", examples=[42])
 
 
-def _ports(request: Request) -> CommandPorts:
-    ports: CommandPorts = request.app.state.command
-    return ports
-
-
 @router.post(
     "/webhooks",
     status_code=201,
@@ -98,7 +93,7 @@ def _ports(request: Request) -> CommandPorts:
 )
 async def add_webhook(request: Request, principal: Admin, body: WebhookBody) -> WebhookCreated:
     """From now on the events of the chosen types are posted to the URL: in order, signed, and tried again."""
-    ports = _ports(request)
+    ports = ports_of(request)
     try:
         added = await ports.webhooks.add(principal.tenant_id, body.url, body.event_types, actor=principal.actor)
     except Refused as refused:
@@ -115,7 +110,7 @@ async def add_webhook(request: Request, principal: Admin, body: WebhookBody) -> 
     responses=responses(401, 403, 422, 503),
 )
 async def list_webhooks(request: Request, principal: Admin) -> WebhookList:
-    rows = await _ports(request).webhooks.all(principal.tenant_id)
+    rows = await ports_of(request).webhooks.all(principal.tenant_id)
     return WebhookList(webhooks=[WebhookView(**row, status=_status(row)) for row in rows])
 
 
@@ -127,7 +122,7 @@ async def list_webhooks(request: Request, principal: Admin) -> WebhookList:
 )
 async def remove_webhook(request: Request, principal: Admin, webhook_id: WebhookId) -> None:
     """Nothing is posted to it any more; what is on its way may still arrive."""
-    ports = _ports(request)
+    ports = ports_of(request)
     try:
         await ports.webhooks.remove(principal.tenant_id, webhook_id, actor=principal.actor)
     except NoSuchWebhook:
@@ -145,7 +140,7 @@ async def try_webhook(request: Request, principal: Admin, webhook_id: WebhookId)
     """One `webhook.test.v1` is posted at once, once, signed as any other; it is in no log."""
     began = time.monotonic()
     try:
-        answer = await _ports(request).deliveries.test(principal.tenant_id, webhook_id)
+        answer = await ports_of(request).deliveries.test(principal.tenant_id, webhook_id)
     except NoSuchWebhook:
         raise not_found("webhook") from None
     return WebhookTested(

@@ -22,12 +22,11 @@ from backplane.security.sealing import MasterKey
 from command_api.webhook_client import WebhookClient
 from command_api.webhook_delivery import Deliveries
 from command_api.webhooks import Added, EventType, Webhooks
-from event_schemas.chat import AnswerContent
 from event_schemas.codec import decode, encode
 from event_schemas.control_plane import ApiKeyRevoked
 from event_schemas.envelope import Envelope
 from event_schemas.generation import GenerationCompleted
-from event_schemas.payload import Payload, Usage
+from event_schemas.payload import Payload, Plain, Usage
 from event_schemas.webhooks import WebhookDisabled
 from projections.event_log import Received, append
 from tests.conftest import TestDatabase
@@ -50,7 +49,8 @@ def completed() -> GenerationCompleted:
         key_id=new_id(),
         model="m",
         usage=Usage(input_tokens=1, output_tokens=1, source="provider"),
-        content=AnswerContent(text="canary", delta_lengths=(6,)),
+        deltas=1,
+        content=Plain(plain={"text": "canary"}),
         finish_reason="stop",
         first_token_ms=1,
         duration_ms=2,

@@ -2,11 +2,11 @@
 
 from backplane.adapters.postgres.migrations.ddl import apply
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    apply("0007/webhooks.sql")
+    apply("0008/webhooks.sql")
