@@ -90,7 +90,7 @@ def _of_talks(truth: Truth, house: House, talks: Sequence[Talk]) -> Iterator[str
     prompts = {
         generation_id
         for generation_id, lines in truth.record.items()
-        if any(line.type == "prompt.submit.v2" for line in lines)
+        if any(line.type == "prompt.submit.v3" for line in lines)
     }
     if surplus := prompts - {str(talk.accepted.get("generation_id")) for talk in talks}:
         yield f"the record has prompts that nobody was promised an answer to: {sorted(surplus)}"

@@ -69,7 +69,7 @@ async def ended_once(client: Client, accepted: Json) -> Json:
     told = await client.events(subject=f"generation:{accepted['generation_id']}")
     endings = [one["data"]["attempt"] for one in told if "finish_reason" in one["data"] or "reason" in one["data"]]
     assert endings == [ended["attempt"]]
-    assert sum(one["type"] == "prompt.submit.v2" for one in told) == 1
+    assert sum(one["type"] == "prompt.submit.v3" for one in told) == 1
     messages = await client.messages(accepted["conversation_id"])
     stored = [message["content"] for message in messages if message["id"] == accepted["message_id"]]
     assert stored == [ended["content"]]

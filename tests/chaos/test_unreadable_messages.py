@@ -56,7 +56,7 @@ async def test_messages_that_nobody_can_read_are_set_aside_and_nothing_waits_beh
 async def test_an_event_of_a_newer_release_waits_for_one_and_holds_up_no_prompt(world: World, client: Client) -> None:
     generation = await works(client)
     subject = f"generation:{generation['id']}"
-    known = (await client.events(type="generation.completed.v2", subject=subject))[0]
+    known = (await client.events(type="generation.completed.v3", subject=subject))[0]
     wire_name = GenerationApplauded.wire_name
     newer = {**known, "id": str(new_id()), "type": wire_name, "dataschema": f"urn:parley:schema:{wire_name}"}
     async with operator_bus(world.settings) as bus:

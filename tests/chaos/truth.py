@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from backplane.ports.database import Database, Row
+from backplane.security.content import DataKey, DataKeys, opened_row
+from backplane.wiring.embedded import completed
+from backplane.wiring.services import master_key
 from tests.chaos.house import House, Killed
 from tests.chaos.journalled_worker import Produced, read
 from tests.chaos.talkers import Talk
 
-ENDINGS = ("generation.completed.v2", "generation.failed.v2", "generation.cancelled.v2")
+ENDINGS = ("generation.completed.v3", "generation.failed.v3", "generation.cancelled.v3")
 _NEAR = timedelta(seconds=3)
 
 
@@ -29,7 +32,7 @@ class Told:
         attempt = f" attempt {self.data['attempt']}" if "attempt" in self.data else ""
         more = f" {json.dumps(self.data['usage'])}" if "usage" in self.data else ""
         if "first_seq" in self.data:
-            more = f" seq {self.data['first_seq']}+{len(self.data['content']['deltas'])}"
+            more = f" seq {self.data['first_seq']}+{self.data['count']}"
         return f"{self.at:%H:%M:%S.%f} {self.type}{attempt}{more}"
 
 
@@ -44,6 +47,8 @@ class Truth:
     usage: dict[str, dict[int, Row]]
     claims: dict[str, Row]
     produced: dict[str, dict[int, Produced]]
+    keys: dict[str, DataKey]
+    """By conversation."""
 
     @classmethod
     async def of(cls, house: House, owner: Database) -> Truth:
@@ -55,6 +60,8 @@ class Truth:
             answers = await session.all("SELECT * FROM read_models.messages WHERE role = 'assistant'")
             usage = await session.all("SELECT * FROM read_models.usage")
             claims = await session.all("SELECT *, terminal IS NOT NULL AS ended FROM work.claims")
+            keys = await session.all("SELECT tenant_id, conversation_id, wrapped FROM control.data_keys")
+        data_keys = DataKeys(master_key(completed(house.settings)))
         record: dict[str, list[Told]] = defaultdict(list)
         for line in lines:
             told = Told(line["time"], line["type"], json.loads(line["envelope"])["data"])
@@ -72,7 +79,17 @@ class Truth:
             by_attempt,
             {str(row["generation_id"]): row for row in claims},
             produced,
+            {
+                str(row["conversation_id"]): await data_keys.unwrap(
+                    row["wrapped"], row["tenant_id"], row["conversation_id"]
+                )
+                for row in keys
+            },
         )
+
+    def text(self, written: Row | None, conversation_id: str) -> str:
+        """Of an answer, as it is stored or published."""
+        return "" if written is None else str(opened_row(written, self.keys[conversation_id])["text"])
 
     def endings(self, generation_id: str) -> list[Told]:
         return [told for told in self.record.get(generation_id, ()) if told.type in ENDINGS]
@@ -89,21 +106,22 @@ class Truth:
         answer, row, message = talk.answer, self.generations[generation_id], self.answers[generation_id]
         said = ending.type.split(".")[1]
         attempt = ending.data["attempt"]
-        text = ending.data["content"]["text"]
+        conversation_id = ending.data["conversation_id"]
+        text = self.text(ending.data["content"], conversation_id)
         faults = [
             f"{what}: {found!r}, and the record says {expected!r}"
             for what, found, expected in (
                 ("its client was told of the end", answer.told[-1], said),
                 ("its client was told of the attempt", answer.attempt, attempt),
                 ("its client has the text", answer.text, text),
-                ("the stored message is", message["content"], text),
+                ("the stored message is", self.text(message["answer"], conversation_id), text),
                 ("the generation's status is", row["status"], said),
                 ("the generation's attempt is", row["attempt"], attempt),
                 ("its claim has the attempt", self.claims[generation_id]["attempt"], attempt),
                 ("its client was told of the usage", answer.detail["usage"], ending.data["usage"]),
                 (
                     "prompts in the record",
-                    sum(told.type == "prompt.submit.v2" for told in self.record[generation_id]),
+                    sum(told.type == "prompt.submit.v3" for told in self.record[generation_id]),
                     1,
                 ),
             )
@@ -134,7 +152,7 @@ class Truth:
         for attempt, row in sorted(used.items()):
             tokens = row["input_tokens"], row["output_tokens"]
             what = produced.get(attempt, Produced())
-            if attempt == last and ending.type == "generation.completed.v2":
+            if attempt == last and ending.type == "generation.completed.v3":
                 if (row["source"], tokens) != ("provider", what.finished):
                     yield f"attempt {attempt}: {row['source']} {tokens}, the backend produced {what.finished}"
                 if tokens != (talk.asked_words, len(talk.tokens(attempt))):

@@ -125,7 +125,7 @@ async def test_a_deleted_conversation_is_gone_everywhere(admin: Client) -> None:
     assert [one["id"] for one in listed] == [kept["conversation_id"]]
     # What ran in it is cancelled, and what was said there is nowhere to be read.
     ends = await eventually(
-        lambda: admin.events(type="generation.cancelled.v2", subject=f"generation:{running['generation_id']}"), len
+        lambda: admin.events(type="generation.cancelled.v3", subject=f"generation:{running['generation_id']}"), len
     )
     assert len(ends) == 1
     for prompt in (gone, running):

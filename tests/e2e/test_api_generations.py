@@ -69,10 +69,11 @@ async def test_twenty_equal_requests_at_once_are_one_generation(admin: Client) -
     assert other.status_code == 409
     assert other.json()["type"] == "urn:parley:problem:idempotency-key-reused"
     # Whatever is published after this prompt stands behind all that the requests above put on the bus.
-    await admin.ended((await admin.submit("later"))["generation_id"])
-    submitted = await admin.events(type="prompt.submit.v2")
-    assert [one["data"]["content"]["messages"][0]["content"] for one in submitted] == ["once", "later"]
-    assert await terminal_events(admin, generation_id) == ["generation.completed.v2"]
+    later = await admin.submit("later")
+    await admin.ended(later["generation_id"])
+    submitted = await admin.events(type="prompt.submit.v3")
+    assert [one["data"]["generation_id"] for one in submitted] == [generation_id, later["generation_id"]]
+    assert await terminal_events(admin, generation_id) == ["generation.completed.v3"]
     assert len((await admin.get("/v1/conversations"))["conversations"]) == 2
 
 
@@ -127,7 +128,7 @@ async def test_cancelling_behind_a_full_pool_waits_for_nobody(admin: Client) -> 
     assert (await admin.ended((await admin.submit("next"))["generation_id"]))["status"] == "completed"
     ended = await admin.generation(queued["generation_id"])
     assert (ended["status"], ended["attempt"], ended["started_at"]) == ("cancelled", 0, None)
-    assert await terminal_events(admin, queued["generation_id"]) == ["generation.cancelled.v2"]
+    assert await terminal_events(admin, queued["generation_id"]) == ["generation.cancelled.v3"]
 
 
 async def test_cancelling_what_has_ended_changes_nothing(admin: Client) -> None:
@@ -139,9 +140,10 @@ async def test_cancelling_what_has_ended_changes_nothing(admin: Client) -> None:
         lambda: admin.events(type="generation.cancel.v1", subject=f"generation:{accepted['generation_id']}"),
         lambda found: len(found) == 2,
     )
-    await admin.ended((await admin.submit("later"))["generation_id"])
+    later = await admin.submit("later")
+    await admin.ended(later["generation_id"])
     assert await admin.generation(accepted["generation_id"]) == ended
-    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.completed.v2"]
+    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.completed.v3"]
 
 
 async def test_a_client_that_goes_away_stops_nothing(admin: Client) -> None:
@@ -229,7 +231,7 @@ async def test_what_breaks_off_every_time_has_failed_in_the_end(admin: Client) -
     accepted = await admin.submit("talk", script={"fail_after": 1})
     answer = await admin.follow(accepted["generation_id"])
     assert (answer.text, answer.told[-1], answer.detail["reason"]) == ("", "failed", "attempts_exhausted")
-    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.failed.v2"]
+    assert await terminal_events(admin, accepted["generation_id"]) == ["generation.failed.v3"]
     lost = await eventually(
         lambda: admin.events(type="attempt.lost.v2", subject=f"generation:{accepted['generation_id']}"),
         lambda found: len(found) == 3,

@@ -57,17 +57,19 @@ async def test_the_record_tells_the_whole_story_and_its_chain_holds(admin: Clien
     accepted = await admin.submit("talk", script={"count": 5, "delay_s": 0.1}, metadata={"k": "v"})
     story = await told(admin, accepted)
     kinds = [one["type"] for one in story]
-    assert kinds[0] == "prompt.submit.v2"
+    assert kinds[0] == "prompt.submit.v3"
     assert kinds[1] == "generation.started.v1"
-    assert set(kinds[2:-1]) == {"tokens.emitted.v2"}
-    assert kinds[-1] == "generation.completed.v2"
+    assert set(kinds[2:-1]) == {"tokens.emitted.v3"}
+    assert kinds[-1] == "generation.completed.v3"
     submitted = story[0]
     assert {one["correlationid"] for one in story} == {submitted["id"]}
     assert {one["causationid"] for one in story} == {submitted["id"]}
     assert story[0]["actor"].startswith("key:")
     assert all(one["actor"].startswith("worker:") for one in story[1:])
-    emitted = [delta for one in story[2:-1] for delta in one["data"]["content"]["deltas"]]
-    assert story[-1]["data"]["content"]["text"].startswith("".join(emitted))
+    assert sum(one["data"]["count"] for one in story[2:-1]) <= story[-1]["data"]["deltas"] == 5
+    # What was written stands in it encrypted.
+    assert {tuple(one["data"]["content"]) for one in (story[0], *story[2:])} == {("commitment", "sealed")}
+    assert "talk" not in json.dumps(story)
     # Every line follows from the one before it: sha256(hash before + the envelope as it stands).
     response = await admin.http.get("/v1/events", params={"format": "ndjson"})
     assert response.headers["content-type"].startswith("application/x-ndjson")
@@ -85,14 +87,14 @@ async def test_the_record_is_filtered_and_read_page_by_page(callers: Callers) ->
     prompts = [await client.submit("x") for client in (admin, ada, admin)]
     stories = [await told(admin, accepted) for accepted in prompts]
     everything = await admin.events()
-    completed = await admin.events(type="generation.completed.v2")
+    completed = await admin.events(type="generation.completed.v3")
     assert {one["data"]["generation_id"] for one in completed} == {one["generation_id"] for one in prompts}
     assert len(completed) == 3
     chain = await admin.events(correlation_id=stories[1][0]["id"])
     assert chain == stories[1]
     actor = stories[1][0]["actor"]
     assert actor.startswith("user:")
-    assert [one["id"] for one in await admin.events(actor=actor, type="prompt.submit.v2")] == [stories[1][0]["id"]]
+    assert [one["id"] for one in await admin.events(actor=actor, type="prompt.submit.v3")] == [stories[1][0]["id"]]
     # Times: since is inclusive, until is not.
     at = stories[1][0]["time"]
     since, before = await admin.events(since=at), await admin.events(until=at)
@@ -112,7 +114,7 @@ async def test_the_record_is_filtered_and_read_page_by_page(callers: Callers) ->
     assert [line["event"] for line in paged][: len(everything)] == everything
     assert [line["sequence"] for line in paged] == list(range(1, len(paged) + 1))
     by_header = await admin.http.get(
-        "/v1/events", params={"type": "generation.completed.v2"}, headers={"Accept": "application/x-ndjson"}
+        "/v1/events", params={"type": "generation.completed.v3"}, headers={"Accept": "application/x-ndjson"}
     )
     assert [json.loads(line)["event"] for line in by_header.text.splitlines()] == completed
 
@@ -120,7 +122,7 @@ async def test_the_record_is_filtered_and_read_page_by_page(callers: Callers) ->
 async def test_reading_the_record_is_on_record(callers: Callers) -> None:
     tenant = await callers.tenant()
     admin, auditor = await callers.caller(tenant, "admin"), await callers.caller(tenant, "auditor", "eve")
-    assert (await auditor.get("/v1/events", type="prompt.submit.v2", limit=1))["events"] == []
+    assert (await auditor.get("/v1/events", type="prompt.submit.v3", limit=1))["events"] == []
     await auditor.events(actor="operator")
 
     def by_eve(found: list[Json]) -> list[Json]:
@@ -128,7 +130,7 @@ async def test_reading_the_record_is_on_record(callers: Callers) -> None:
 
     reads = by_eve(await eventually(lambda: admin.events(type="audit.read.v1"), lambda found: len(by_eve(found)) == 2))
     assert [(one["data"]["exported"], one["data"]["filters"]) for one in reads] == [
-        (False, {"type": "prompt.submit.v2"}),
+        (False, {"type": "prompt.submit.v3"}),
         (True, {"actor": "operator"}),
     ]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from uuid import UUID
 
 import httpx
 import pytest
 
 from backplane.ports.identifiers import new_id
+from backplane.settings import Settings
+from cli.tenancy import FIRST_TENANT, find_tenant
 from tests.e2e.client import Client, Json, eventually
 from tests.e2e.conftest import KEYED, Callers
 from tests.e2e.running import Up
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 WORD = "zebrafish"
 NOWHERE = "http://127.0.0.1:9/"
-IDS = ("generation_id", "conversation_id", "provider_key_id", "webhook_id")
+IDS = ("generation_id", "conversation_id", "provider_key_id", "webhook_id", "user_id")
 
 
 async def said(client: Client, text: str = f"tell me of the {WORD}") -> Json:
@@ -39,6 +42,17 @@ async def webhook(client: Client) -> str:
     assert response.status_code == 201, response.text
     added: str = response.json()["id"]
     return added
+
+
+async def user(callers: Callers, admin: Client, tenant: UUID) -> str:
+    """The id of somebody in this tenant, of which ``admin`` is the admin."""
+    name = f"user {new_id()}"
+    await callers.caller(tenant, "member", name)
+    invited = await eventually(
+        lambda: admin.events(type="user.invited.v1"), lambda found: name in [one["data"]["name"] for one in found]
+    )
+    found: str = next(one["data"]["user_id"] for one in invited if one["data"]["name"] == name)
+    return found
 
 
 def bodies(method: str, path: str) -> Json | None:
@@ -67,7 +81,12 @@ async def test_another_tenants_ids_are_not_there(parley: Up, callers: Callers) -
     parley.parley("tenant", "create", "acme")
     acme = await callers.with_key(parley.parley("key", "issue", "--tenant", "acme", "--role", "admin").strip())
     first = await callers.with_key(parley.admin_key)
-    theirs = await said(first) | {"provider_key_id": await provider_key(first), "webhook_id": await webhook(first)}
+    default = await find_tenant(Settings(data_dir=parley.data), FIRST_TENANT)
+    theirs = await said(first) | {
+        "provider_key_id": await provider_key(first),
+        "webhook_id": await webhook(first),
+        "user_id": await user(callers, first, default),
+    }
     own = await said(acme, "something else")
     answers = await asked_of_everything(acme, theirs, await acme.get("/openapi.json"))
     assert len(answers) >= 10
@@ -115,7 +134,7 @@ async def test_an_operator_sets_a_tenants_share_and_its_prompts_carry_it(parley:
     assert (told["actor"], told["data"]["share"]) == ("operator", share)
     # Nothing was remembered of the key before it was first used.
     generation = (await said(admin))["generation_id"]
-    prompt, *_ = await eventually(lambda: admin.events(type="prompt.submit.v2"), bool)
+    prompt, *_ = await eventually(lambda: admin.events(type="prompt.submit.v3"), bool)
     assert (prompt["data"]["generation_id"], prompt["data"]["share"]) == (generation, share)
 
 
@@ -125,11 +144,19 @@ async def test_a_member_sees_its_own_and_an_admin_sees_all(callers: Callers) -> 
     ada, bob = [await callers.caller(tenant, "member", name) for name in ("ada", "bob")]
     ada_elsewhere = await callers.caller(tenant, "member", "ada")
     of_ada, of_bob = await said(ada), await said(bob)
-    of_the_admin = {"provider_key_id": await provider_key(admin), "webhook_id": await webhook(admin)}
-    answers = await asked_of_everything(bob, of_ada | of_the_admin, await bob.get("/openapi.json"))
-    assert answers.pop("delete /v1/provider-keys/{provider_key_id}").status_code == 403
-    assert answers.pop("delete /v1/webhooks/{webhook_id}").status_code == 403
-    assert answers.pop("post /v1/webhooks/{webhook_id}/test").status_code == 403
+    ids = {
+        "provider_key_id": await provider_key(admin),
+        "webhook_id": await webhook(admin),
+        "user_id": await user(callers, admin, tenant),
+    }
+    answers = await asked_of_everything(bob, of_ada | ids, await bob.get("/openapi.json"))
+    for of_admins in (
+        "delete /v1/provider-keys/{provider_key_id}",
+        "delete /v1/webhooks/{webhook_id}",
+        "post /v1/webhooks/{webhook_id}/test",
+        "post /v1/users/{user_id}/erase",
+    ):
+        assert answers.pop(of_admins).status_code == 403
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 404)
     # A person's keys are the same person.
     for client, seen in ((ada, {of_ada["conversation_id"]}), (ada_elsewhere, {of_ada["conversation_id"]})):
