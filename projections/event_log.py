@@ -1,13 +1,11 @@
 """The record: every envelope of a tenant, once, in an order that is given here and nowhere else.
 
-``hash`` of a line is sha256(hash of the line before + the envelope's bytes as they were on the bus); before the first
-line it is 32 zero bytes. So one who holds a tenant's last hash can prove that no line was changed, removed or put in
-between.
+Each line's hash follows from the hash of the line before (``backplane.security.chain``). So one who holds a tenant's
+last hash can prove that no line was changed, removed or put in between.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +15,10 @@ from uuid import UUID
 import orjson
 
 from backplane.ports.database import Session
+from backplane.security.chain import GENESIS, Head, next_hash
 from event_schemas.codec import AnyEnvelope
 from event_schemas.registry import split
 from projections.text import storable
-
-GENESIS = bytes(32)
-"""The hash that stands before a tenant's first line."""
-
 
 PAGE = 4000
 """Lines of the record that are read at a time, at most."""
@@ -37,13 +32,6 @@ class Received(NamedTuple):
 
     envelope: AnyEnvelope
     raw: bytes
-
-
-class Head(NamedTuple):
-    """The last line of a tenant's record; sequence 0 where there is none yet."""
-
-    sequence: int
-    hash: bytes
 
 
 class Facts(NamedTuple):
@@ -66,11 +54,6 @@ class Line:
     facts: Facts
     envelope: bytes
     hash: bytes
-
-
-def next_hash(previous: bytes, raw: bytes) -> bytes:
-    """The hash of the line that holds ``raw`` and follows one with the hash ``previous``."""
-    return hashlib.sha256(previous + raw).digest()
 
 
 def facts_of(received: Received) -> Facts:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from backplane.ports.database import Database, Row
+from backplane.security.chain import BEGINNING, Head, next_hash
 from event_schemas.codec import CannotDecode, decode
 from projections.catalog import EVENT_LOG
 from projections.comparison import Difference
-from projections.event_log import GENESIS, MOST_BYTES, PAGE, Facts, Head, Received, facts_of, next_hash
+from projections.event_log import MOST_BYTES, PAGE, Facts, Received, facts_of
 from projections.reading_ahead import pages
 
 _FACTS = (*Facts._fields, "tenant_id")
@@ -52,7 +53,7 @@ class Chain:
 
     def __init__(self, tenant_id: UUID) -> None:
         self._tenant_id = tenant_id
-        self.head = Head(0, GENESIS)
+        self.head = BEGINNING
         self.fault: tuple[int, str] | None = None
         """The first wrong line's sequence, and what is wrong with it."""
 
@@ -71,11 +72,11 @@ class Chain:
 
     def _faults(self, row: Row) -> Iterator[str]:
         raw = row["envelope"]
-        if next_hash(self.head.hash, raw) != row["hash"]:
-            yield "does not follow from the line before: its envelope or a hash was changed"
         try:
+            if next_hash(self.head.hash, raw) != row["hash"]:
+                yield "does not follow from the line before: its envelope or a hash was changed"
             received = Received(decode(raw), raw)
-        except CannotDecode as error:
+        except (ValueError, CannotDecode) as error:
             yield f"cannot be read: {error}"
             return
         facts = (*facts_of(received), received.envelope.tenantid)

@@ -66,7 +66,7 @@ async def _exported(
 
 
 def line(row: Row) -> Row:
-    """As it is shown. The envelope's bytes stay exactly what was hashed."""
+    """As it is shown. The envelope's bytes stay as they came."""
     return {
         "sequence": row["sequence"],
         "hash": bytes(row["hash"]).hex(),

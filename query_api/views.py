@@ -248,11 +248,11 @@ class EventLine(_View):
 
     sequence: int = Field(description="its place in the tenant's log, from 1 without holes", examples=[1042])
     hash: str = Field(
-        description="hexadecimal; hashes this line with the hash before it",
+        description="hexadecimal SHA-256 of the hash before it and of this line's event",
         examples=["5d41402abc4b2a76b9719d911017c592"],
     )
     event: dict[str, Any] = Field(
-        description="the CloudEvents envelope, byte for byte as it was hashed",
+        description="the CloudEvents envelope as it came; what is hashed is its form by RFC 8785",
         examples=[
             {
                 "specversion": "1.0",

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
+import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -113,7 +115,7 @@ async def test_the_record_is_a_chain_without_gaps_and_holds_the_very_bytes(proje
         assert [line["time"] for line in mine] == [fact.time for fact in sent]
         previous = bytes(32)
         for line in mine:
-            previous = hashlib.sha256(previous + line["envelope"]).digest()
+            previous = hashlib.sha256(previous + rfc8785.dumps(orjson.loads(line["envelope"]))).digest()
             assert line["hash"] == previous
         assert (heads[tenant]["sequence"], heads[tenant]["hash"]) == (len(sent), previous)
 

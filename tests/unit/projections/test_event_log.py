@@ -2,10 +2,12 @@ import hashlib
 
 import orjson
 import pytest
+import rfc8785
 
+from backplane.security.chain import GENESIS, Head
 from event_schemas.codec import Poison, decode, encode
 from event_schemas.control_plane import UserInvited
-from projections.event_log import GENESIS, Head, Received, facts_of, lines
+from projections.event_log import Received, facts_of, lines
 from projections.text import storable, storable_json
 from projections.verify import Chain
 from tests.unit.projections.story import Story, received
@@ -17,9 +19,10 @@ def test_each_line_follows_from_the_one_before() -> None:
     heads = {story.tenant_id: Head(0, GENESIS), other.tenant_id: Head(7, b"x" * 32)}
     made = list(lines(received(facts), heads))
     assert [line.sequence for line in made] == [1, 8, 2]
-    assert made[0].hash == hashlib.sha256(bytes(32) + encode(facts[0])).digest()
-    assert made[1].hash == hashlib.sha256(b"x" * 32 + encode(facts[1])).digest()
-    assert made[2].hash == hashlib.sha256(made[0].hash + encode(facts[2])).digest()
+    said = [rfc8785.dumps(orjson.loads(encode(fact))) for fact in facts]
+    assert made[0].hash == hashlib.sha256(bytes(32) + said[0]).digest()
+    assert made[1].hash == hashlib.sha256(b"x" * 32 + said[1]).digest()
+    assert made[2].hash == hashlib.sha256(made[0].hash + said[2]).digest()
     assert heads == {story.tenant_id: Head(2, made[2].hash), other.tenant_id: Head(8, made[1].hash)}
 
 

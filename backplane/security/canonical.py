@@ -1,0 +1,103 @@
+"""One form for all bytes that say the same JSON: that of RFC 8785, which is what the record's hashes are made of.
+
+Two values have one form only where a reader could not tell them apart. Whole numbers that no double holds, and the
+infinities, are outside of RFC 8785; they are written with all their digits, and as ECMAScript names them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+# Numbers that orjson writes, or may have read, in another way than ECMAScript. In somebody's words, the same by chance.
+_UNUSUAL = re.compile(rb"[:,\[]-?(?:[0-9]{16}|[0-9]+(?:\.0[,\]}]|(?:\.[0-9]+)?e[+-]?[0-9]+[,\]}]))")
+_BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")
+_LAST_OF_BMP = re.compile(rb"[\xee\xef]")
+
+_MOST_DIGITS = 21
+"""Of a whole number that ECMAScript writes without an exponent."""
+_MOST_ZEROS = 6
+"""After the point, likewise; one less than that may lead."""
+
+
+def canonical(raw: bytes, *, committed: bool = False) -> bytes:
+    """The canonical form of the JSON in ``raw``. Raises ValueError where it is none.
+
+    ``committed``: of an envelope, without ``data.content.sealed`` where ``data.content`` has a ``commitment`` to it, so
+    that what is sealed may be erased later.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _slowly(raw, committed)
+    if committed:
+        _leave_out_what_is_sealed(value)
+    written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if _UNUSUAL.search(written) or not (written.isascii() or _sorts_alike(written)):
+        return _slowly(raw, committed)
+    return written
+
+
+def _leave_out_what_is_sealed(envelope: Any) -> None:
+    match envelope:
+        case {"data": {"content": {"commitment": _, "sealed": _} as content}}:
+            del content["sealed"]
+
+
+def _sorts_alike(written: bytes) -> bool:
+    # UTF-8 and UTF-16 sort in different ways only where both of these are in names.
+    return not (_BEYOND_BMP.search(written) and _LAST_OF_BMP.search(written))
+
+
+def _slowly(raw: bytes, committed: bool) -> bytes:
+    try:
+        value = json.loads(raw.decode())
+        if committed:
+            _leave_out_what_is_sealed(value)
+        return "".join(_written(value)).encode()
+    except orjson.JSONEncodeError:
+        raise ValueError("half a character stands in it") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _written(value: Any) -> list[str]:
+    match value:
+        case dict():
+            parts = [
+                "".join([*_written(name), ":", *_written(value[name])])
+                for name in sorted(value, key=lambda name: name.encode("utf-16-be"))
+            ]
+            return ["{", ",".join(parts), "}"]
+        case list():
+            return ["[", ",".join("".join(_written(part)) for part in value), "]"]
+        case str():
+            return [orjson.dumps(value).decode()]
+        case float():
+            return [_number(value)]
+        case _:
+            return [json.dumps(value)]
+
+
+def _number(value: float) -> str:
+    """ECMA-262, Number::toString, whose names these are: the digits s, k of them, the point after n of them."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value == 0:
+        return "0"
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(exponent, int)
+    s, k, minus = "".join(map(str, digits)), len(digits), "-" if sign else ""
+    n = k + exponent
+    if k <= n <= _MOST_DIGITS:
+        return f"{minus}{s}{'0' * (n - k)}"
+    if 0 < n <= _MOST_DIGITS:
+        return f"{minus}{s[:n]}.{s[n:]}"
+    if -_MOST_ZEROS < n <= 0:
+        return f"{minus}0.{'0' * -n}{s}"
+    return f"{minus}{s[0]}{'.' if k > 1 else ''}{s[1:]}e{n - 1:+d}"
