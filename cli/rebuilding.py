@@ -12,7 +12,7 @@ from cli.board import Board
 from cli.failures import CommandError, ConfigurationError, TryAgain
 from event_schemas.codec import NewerVersion
 from projections.catalog import EVENT_LOG, MODELS
-from projections.rebuild import RecordIsNotRebuilt, Report, StillBusy, rebuild
+from projections.rebuild import RecordIsNotRebuilt, RecordIsPruned, Report, StillBusy, rebuild
 
 _CONNECTIONS = 3
 _YOUNG_OBJECTS = 500_000
@@ -53,7 +53,7 @@ async def _one(settings: Settings, model: str, board: Board, *, check: bool) -> 
         )
     except (StillBusy, RebuildRunning) as error:
         raise TryAgain(str(error)) from None
-    except (RecordIsNotRebuilt, ShadowDiffers) as error:
+    except (RecordIsNotRebuilt, RecordIsPruned, ShadowDiffers) as error:
         raise CommandError(str(error)) from None
     except NewerVersion as error:
         raise ConfigurationError(str(error)) from None

@@ -10,5 +10,6 @@ state          rows in memory, and folding envelopes into them
 writer         loads rows, folds a batch, writes back
 positions      how far we have come on each partition of the bus
 rebuild        replays the record into fresh tables; swaps them in, or compares them (comparison)
+checkpoints    signs the record's heads; pruning deletes its oldest lines, and signs where it then begins
 verify         walks the record's hash chain
 """

@@ -16,6 +16,8 @@ from backplane.wiring.services import projection_side
 from event_schemas.topics import PROJECTIONS, all_topics
 from projections.backoff import Backoff
 from projections.batch import Batch
+from projections.checkpoints import keep_signing
+from projections.pruning import keep_pruning
 from projections.runner import BLOCK, MOST_MESSAGES, Runner
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             tasks.create_task(_serve_health(readiness, settings, stop))
             if side.drop_old_messages is not None:
                 tasks.create_task(_drop_old_messages(side.drop_old_messages, stop))
+            tasks.create_task(keep_signing(side.database, side.signing_key, settings.record, stop))
+            if settings.record.keep_days is not None:
+                tasks.create_task(keep_pruning(side.database, side.signing_key, settings.record.keep_days, stop))
             tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness))
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from backplane.ports.database import Database
 from event_schemas.codec import AnyEnvelope, decode
 from event_schemas.registry import COMMANDS, EVENTS, split
+from projections import checkpoints
 from projections.batch import PROJECTING, READ_MODELS
 from projections.catalog import EVENT_LOG, needed_for
 from projections.comparison import Difference, differences
@@ -53,6 +54,10 @@ class RecordIsNotRebuilt(Exception):
     """The event log is what the others are rebuilt from. It can be checked."""
 
 
+class RecordIsPruned(Exception):
+    """The record no longer tells all that the read models hold, so they can be neither rebuilt from it nor compared."""
+
+
 class StillBusy(Exception):
     """Reads that don't end kept the live table busy, so the rebuilt one was not swapped in. Nothing was changed."""
 
@@ -83,8 +88,8 @@ async def rebuild(
     ``database`` connects as the owner of the tables, with at least 3 connections; ``shadow_of(model)`` makes the fresh
     tables. With ``check`` nothing is swapped: what is live is compared with what was rebuilt, as of one moment.
 
-    Raises LookupError (no such model), RecordIsNotRebuilt, StillBusy, DatabaseUnavailable, and NewerVersion where the
-    record holds what only a newer release can read.
+    Raises LookupError (no such model), RecordIsNotRebuilt, RecordIsPruned, StillBusy, DatabaseUnavailable,
+    and NewerVersion where the record holds what only a newer release can read.
     """
     if model == EVENT_LOG:
         if not check:
@@ -93,6 +98,7 @@ async def rebuild(
         return Report(model, lines, False, tuple(wrong[:most_differences]))
     projections = needed_for(model)
     table = projections[-1].table
+    await _refuse_pruned(database, model)
     async with shadow_of(model) as shadow:
         await shadow.create([projection.name for projection in projections])
         replay = Replay(database, projections, shadow.schema)
@@ -106,16 +112,30 @@ async def rebuild(
                 async with shadow.holding(PROJECTING):
                     await replay.catch_up(progress)
                     await session.one("SELECT 1 AS now")
+                    await _refuse_pruned(database, model)
                 found = await differences(session, table, READ_MODELS, shadow.schema, most_differences)
             return Report(model, replay.lines, False, found)
         await shadow.analyze(table.name)
         for _ in range(SWAP_TRIES):
             async with shadow.holding(PROJECTING):
                 await replay.catch_up(progress)
+                await _refuse_pruned(database, model)
                 if await shadow.swap(table.name):
                     return Report(model, replay.lines, True, ())
             await asyncio.sleep(0)
         raise StillBusy(f"{READ_MODELS}.{table.name} is read without a pause; nothing was changed, try again later")
+
+
+async def _refuse_pruned(database: Database, model: str) -> None:
+    async with database.system() as session:
+        pruned = await checkpoints.beginnings(session, READ_MODELS)
+    if pruned:
+        tenant_id, last = next(iter(pruned.items()))
+        raise RecordIsPruned(
+            f"{model} cannot be replayed: the record of {len(pruned)} tenants was pruned (record.keep_days), that of"
+            f" {tenant_id} up to line {last.sequence}, and {model} holds what those lines said; nothing was changed."
+            " What is left of the record can be verified: parley rebuild event_log --check"
+        )
 
 
 class _Page(NamedTuple):

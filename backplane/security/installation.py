@@ -9,14 +9,14 @@ import secrets
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-_MADE_LATER = {"master_key"}
+_MADE_LATER = {"master_key", "signing_key"}
 """What installations of earlier releases lack."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstallationSecrets:
-    """Passwords of the database roles, the key of the hash that API keys are stored as, and the master key that
-    provider keys are sealed under. Hexadecimal."""
+    """Passwords of the database roles, the key of the hash that API keys are stored as, the master key that provider
+    keys are sealed under, and the key that checkpoints of the record are signed with. Hexadecimal."""
 
     postgres_owner: str
     command_api: str
@@ -26,6 +26,7 @@ class InstallationSecrets:
     relay: str
     key_pepper: str
     master_key: str
+    signing_key: str
 
     def __repr__(self) -> str:
         return "InstallationSecrets(…)"

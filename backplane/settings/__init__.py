@@ -104,7 +104,13 @@ class SecuritySettings(_Section):
         default=None, description="file with the master key, which then goes before `master_key`"
     )
 
-    @field_validator("master_key")
+    signing_key: SecretStr | None = Field(
+        default=None,
+        description="what checkpoints of the record are signed with, 64 hexadecimal digits; none: made once in the data"
+        " folder",
+    )
+
+    @field_validator("master_key", "signing_key")
     @classmethod
     def _has_256_bits(cls, given: SecretStr | None) -> SecretStr | None:
         if given is not None and not MASTER_KEY.fullmatch(given.get_secret_value()):
@@ -115,6 +121,19 @@ class SecuritySettings(_Section):
 class WebhookSettings(_Section):
     allow_private: bool = Field(
         default=False, description="webhooks may have http:// URLs and private addresses; for development only"
+    )
+
+
+class RecordSettings(_Section):
+    checkpoint_lines: int = Field(
+        default=1000, ge=1, description="after so many new lines of a tenant's record its head is signed"
+    )
+    checkpoint_s: float = Field(default=60.0, gt=0, description="after so many seconds with new lines likewise")
+    keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="how long lines of the record are kept; read models cannot be rebuilt from what is gone; none: for"
+        " ever",
     )
 
 
@@ -159,6 +178,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     security: SecuritySettings = SecuritySettings()
     webhooks: WebhookSettings = WebhookSettings()
+    record: RecordSettings = RecordSettings()
     health_port: int = Field(
         default=0,
         ge=0,
@@ -192,6 +212,17 @@ class Settings(BaseSettings):
                         f"fallbacks of [pools.{name}]: {fallback!r} is neither a pool nor in the `models` of one;"
                         f" the pools are {', '.join(self.pools)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _lines_outlive_redelivery(self) -> Settings:
+        # What comes again is known by its line.
+        needed = max(self.bus.retention_hours, self.worker.keep_claims_hours)
+        if self.record.keep_days is not None and self.record.keep_days * 24 <= needed:
+            raise ValueError(
+                f"record.keep_days: {self.record.keep_days} days are no longer than bus.retention_hours and"
+                f" worker.keep_claims_hours ({needed} hours), in which a line may come again; keep more days"
+            )
         return self
 
     def pool_of(self, model: str) -> str | None:

@@ -157,7 +157,7 @@ def completed(settings: Settings) -> Settings:
     redis_url = settings.redis.url or SecretStr(EmbeddedValkey(settings.data_dir).url)
     security = {
         name: getattr(settings.security, name) or SecretStr(getattr(secrets, name))
-        for name in ("key_pepper", "master_key")
+        for name in ("key_pepper", "master_key", "signing_key")
     }
     return settings.model_copy(
         update={
@@ -174,7 +174,7 @@ def service_environment(
     """Environment variables that tell a child process which servers there are.
 
     Only the URLs of ``roles`` are in it, and the key pepper only where it ``authenticates`` callers. The master key is
-    in it where it ``has_master_key`` and no file holds it.
+    in it where it ``has_master_key`` and no file holds it, and the signing key where the projections' URL is.
     Raises EmbeddedServerError.
     """
     whole = completed(settings)
@@ -190,6 +190,9 @@ def service_environment(
     if has_master_key and settings.security.master_key_file is None:
         assert whole.security.master_key is not None
         environment["PARLEY_SECURITY__MASTER_KEY"] = whole.security.master_key.get_secret_value()
+    if "projections" in roles:
+        assert whole.security.signing_key is not None
+        environment["PARLEY_SECURITY__SIGNING_KEY"] = whole.security.signing_key.get_secret_value()
     return environment
 
 

@@ -25,6 +25,7 @@ from backplane.ports.key_room import KeyRoom, RoomView
 from backplane.ports.key_wrapping import CannotUnwrap, WrappingUnavailable
 from backplane.ports.token_stream import Signals, StreamEraser, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
+from backplane.security.checkpoint import SigningKey
 from backplane.security.content import DataKeys
 from backplane.security.sealing import MasterKey
 from backplane.settings import MASTER_KEY, Settings
@@ -77,6 +78,7 @@ class WorkerSide:
 class ProjectionSide:
     bus: Bus
     database: Database
+    signing_key: SigningKey
     drop_old_messages: Callable[[], Awaitable[int]] | None
     """Retention, to be called about once an hour; None where it is the bus's own affair. Raises BusUnavailable."""
 
@@ -147,7 +149,7 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
     async with _Adapters(settings) as adapters:
         bus = adapters.bus("projections")
         drop_old_messages = bus.maintain if isinstance(bus, PostgresBus) else None
-        yield ProjectionSide(bus, adapters.database("projections"), drop_old_messages)
+        yield ProjectionSide(bus, adapters.database("projections"), signing_key(settings), drop_old_messages)
 
 
 def master_key(settings: Settings) -> MasterKey:
@@ -187,6 +189,11 @@ async def _try_at_start(database: Database, data_keys: DataKeys) -> None:
     except (DatabaseUnavailable, WrappingUnavailable) as error:
         # Services may start before their servers do; what they cannot open is told at the first prompt then.
         logger.warning("master key not tried", extra={"action": "master_key_not_tried", "cause": str(error)})
+
+
+def signing_key(settings: Settings) -> SigningKey:
+    """What checkpoints of the record are signed with. Raises NotConfigured."""
+    return SigningKey(_revealed(settings.security.signing_key, "security.signing_key"))
 
 
 def make_bus(postgres_url: Callable[[], str], settings: Settings) -> Bus:

@@ -19,14 +19,15 @@ def test_they_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> N
     assert secrets.master_key not in repr(secrets)
 
 
-def test_an_earlier_installation_keeps_what_it_has_and_gets_a_master_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["master_key", "signing_key"])
+def test_an_earlier_installation_keeps_what_it_has_and_gets_new_keys(tmp_path: Path, name: str) -> None:
     file = tmp_path / "secrets.json"
     InstallationSecrets.load_or_make(tmp_path)
     kept = json.loads(file.read_text())
-    del kept["master_key"]
+    del kept[name]
     file.write_text(json.dumps(kept))
     upgraded = InstallationSecrets.load_or_make(tmp_path)
-    assert json.loads(file.read_text()) == {**kept, "master_key": upgraded.master_key}
+    assert json.loads(file.read_text()) == {**kept, name: getattr(upgraded, name)}
     assert InstallationSecrets.load_or_make(tmp_path) == upgraded
 
 

@@ -44,16 +44,16 @@ def test_a_chain_that_is_whole_has_no_fault() -> None:
         for line in made
     ]
     chain = Chain(story.tenant_id)
-    chain.follow(rows[:2], len(rows))
-    chain.follow(rows[2:], len(rows))
+    chain.follow(rows[:2], len(rows), {})
+    chain.follow(rows[2:], len(rows), {})
     assert chain.fault is None
     assert chain.head == Head(len(rows), made[-1].hash)
     stranger = Chain(Story().tenant_id)
-    stranger.follow([rows[0] | {"tenant_id": Story().tenant_id}], len(rows))
+    stranger.follow([rows[0] | {"tenant_id": Story().tenant_id}], len(rows), {})
     assert stranger.fault == (1, "differs from its own envelope in tenant_id")
     short = Chain(story.tenant_id)
-    short.follow(rows[:-1], len(rows))
-    short.follow([], len(rows))
+    short.follow(rows[:-1], len(rows), {})
+    short.follow([], len(rows), {})
     assert short.fault == (len(rows), "is missing")
 
 
