@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -15,10 +16,11 @@ _STEP = 0.25
 class Board:
     """A context. Bars are there only while something is under way. Safe to call from any thread."""
 
-    def __init__(self, *, plain_progress: bool = True) -> None:
-        """``plain_progress``: where there is no terminal, tell the progress in lines."""
+    def __init__(self, *, plain_progress: bool = True, on: TextIO | None = None) -> None:
+        """``plain_progress``: where there is no terminal, tell the progress in lines. ``on`` None is stdout."""
         self._plain_progress = plain_progress
-        self._console = Console(highlight=False) if sys.stdout.isatty() else None
+        self._on = on
+        self._console = Console(highlight=False, file=on) if (on or sys.stdout).isatty() else None
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[tuple[str, str], float] = {}
@@ -36,7 +38,7 @@ class Board:
     def line(self, text: str) -> None:
         """One line, which stays."""
         if self._console is None:
-            print(text, flush=True)
+            print(text, file=self._on, flush=True)
         else:
             self._console.print(text, markup=False, soft_wrap=True)
 

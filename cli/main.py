@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import operators, pulsar, services
+from cli import audit, operators, pulsar, services
 
 _OPERATIONS = "Operations"
 
@@ -52,6 +52,7 @@ app.add_typer(operators.tenants, name="tenant", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.keys, name="key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.provider_keys, name="provider-key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.dead_letter_commands, name="dlq", rich_help_panel=_OPERATIONS)
+app.add_typer(audit.commands, name="audit", rich_help_panel=_OPERATIONS)
 app.add_typer(pulsar.commands, name="pulsar", rich_help_panel=_OPERATIONS)
 
 

@@ -136,9 +136,12 @@ class AuditRead(Payload):
 
     wire_name: ClassVar[str] = "audit.read.v1"
 
-    key_id: UUID
+    key_id: UUID = Field(description="the key it was read with; zero where an operator did, at the command line")
     filters: dict[str, str]
     exported: bool
+    what: Literal["events", "proof", "checkpoints", "trace"] = Field(
+        default="events", description="the lines, whether they verify, what signs them, or one request's chain"
+    )
 
     def subject(self) -> str:
         return f"key:{self.key_id}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
 
 import orjson
 
+from backplane.ports.bus import Publisher
 from backplane.ports.database import Row
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
@@ -32,7 +35,7 @@ async def page(
     ports: QueryPorts, principal: Principal, chosen: sql.EventFilter, *, after: int, limit: int
 ) -> EventPage:
     """Raises BusError (the read cannot be recorded), DatabaseUnavailable."""
-    await _record(ports, principal, chosen, exported=False)
+    await record_read(ports.publisher, principal.tenant_id, principal.key_id, principal.actor, chosen.given())
     async with ports.database.tenant(principal.tenant_id) as session:
         rows = list(await sql.events(session, chosen, after=after, up_to=None, limit=limit + 1))
     lines = rows[:limit]
@@ -46,7 +49,9 @@ async def export(
 
     Raises BusError (the read cannot be recorded) and DatabaseUnavailable at once; the latter also in the middle.
     """
-    await _record(ports, principal, chosen, exported=True)
+    await record_read(
+        ports.publisher, principal.tenant_id, principal.key_id, principal.actor, chosen.given(), exported=True
+    )
     async with ports.database.tenant(principal.tenant_id) as session:
         newest = await sql.newest_event(session)
     return _exported(ports, principal, chosen, after, newest)
@@ -74,12 +79,22 @@ def line(row: Row) -> Row:
     }
 
 
-async def _record(ports: QueryPorts, principal: Principal, chosen: sql.EventFilter, *, exported: bool) -> None:
+async def record_read(
+    publisher: Publisher,
+    tenant_id: UUID,
+    key_id: UUID,
+    actor: str,
+    filters: dict[str, str],
+    *,
+    exported: bool = False,
+    what: Literal["events", "proof", "checkpoints", "trace"] = "events",
+) -> None:
+    """Put into a tenant's log that ``actor`` reads it, before anything is shown. Raises BusError."""
     envelope = Envelope.first(
-        AuditRead(key_id=principal.key_id, filters=chosen.given(), exported=exported),
+        AuditRead(key_id=key_id, filters=filters, exported=exported, what=what),
         id=new_id(),
         source=SOURCE,
-        tenant_id=principal.tenant_id,
-        actor=principal.actor,
+        tenant_id=tenant_id,
+        actor=actor,
     )
-    await ports.publisher.publish(EVENTS, encode(envelope), key=str(principal.tenant_id))
+    await publisher.publish(EVENTS, encode(envelope), key=str(tenant_id))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from backplane.ports.database import Row, TenantSession
+from backplane.security.checkpoint import Checkpoint
 from backplane.security.principal import Principal
 from query_api.cursors import ConversationCursor
 
@@ -261,3 +262,39 @@ async def newest_event(session: TenantSession) -> int:
         "SELECT sequence FROM read_models.tenant_heads WHERE tenant_id = :tenant", tenant=session.tenant_id
     )
     return 0 if row is None else int(row["sequence"])
+
+
+async def beginning(session: TenantSession) -> Checkpoint | None:
+    """What signs where the tenant's log begins; None where nothing of it was pruned."""
+    row = await session.one(
+        "SELECT * FROM read_models.checkpoints WHERE tenant_id = :tenant AND kind = 'pruned'"
+        " ORDER BY sequence DESC LIMIT 1",
+        tenant=session.tenant_id,
+    )
+    return None if row is None else Checkpoint.of(row)
+
+
+async def checkpoints(
+    session: TenantSession, *, after: int = 0, up_to: int | None = None, limit: int | None = None
+) -> list[Checkpoint]:
+    """Those of lines with ``after < sequence`` and, if given, ``sequence <= up_to``, in order; as many as ``limit``."""
+    rows = await session.all(
+        """SELECT * FROM read_models.checkpoints
+           WHERE tenant_id = :tenant AND kind = 'checkpoint' AND sequence > :after
+             AND sequence <= coalesce(CAST(:up_to AS bigint), sequence)
+           ORDER BY sequence LIMIT CAST(:limit AS bigint)""",
+        tenant=session.tenant_id,
+        after=after,
+        up_to=up_to,
+        limit=limit,
+    )
+    return [Checkpoint.of(row) for row in rows]
+
+
+async def newest_checkpoint(session: TenantSession) -> Checkpoint | None:
+    row = await session.one(
+        "SELECT * FROM read_models.checkpoints WHERE tenant_id = :tenant AND kind = 'checkpoint'"
+        " ORDER BY sequence DESC LIMIT 1",
+        tenant=session.tenant_id,
+    )
+    return None if row is None else Checkpoint.of(row)
