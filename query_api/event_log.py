@@ -53,7 +53,7 @@ async def export(
         ports.publisher, principal.tenant_id, principal.key_id, principal.actor, chosen.given(), exported=True
     )
     async with ports.database.tenant(principal.tenant_id) as session:
-        newest = await sql.newest_event(session)
+        newest = (await sql.newest_event(session)).sequence
     return _exported(ports, principal, chosen, after, newest)
 
 

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator
 
 from backplane.ports.token_stream import Cursor
-from query_api.cursors import ConversationCursor, parse_sequence
+from query_api.cursors import ConversationCursor, parse_proof, parse_sequence
 
 _CURSOR = "where the page begins: `next_cursor` of the page before"
 
@@ -101,4 +101,9 @@ Until = Annotated[
 ]
 CorrelationId = Annotated[UUID | None, Query(description="id of the command that began the chain")]
 EventPageCursor = Annotated[str | None, Query(description=_CURSOR, examples=["1042"]), _valid(parse_sequence)]
+ProofCursor = Annotated[
+    str | None,
+    Query(description="where to go on: `next_cursor` of the proof before", examples=["1042-" + "5d" * 32]),
+    _valid(parse_proof),
+]
 EventLimit = Annotated[int, Query(ge=1, le=500, description="most lines of a page; an export has all")]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from backplane.ports.database import Database, Row
+from backplane.ports.database import Database
 from backplane.security.chain import BEGINNING, Broken, Head, follow
 from backplane.security.checkpoint import Checkpoint, vouch
-from backplane.security.principal import Principal
 from query_api import sql
 
 _PAGE = 500
@@ -17,11 +16,11 @@ _EVERYTHING = sql.EventFilter()
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was found of the lines ``first`` to ``head.sequence``."""
+    """What was found of a log from line ``first`` on."""
 
     first: int
     head: Head
-    """The last line that is right."""
+    """The line that was reached; where there is a fault, not all before it need be right."""
     newest: int
     """Sequence of the log's newest line when this began."""
     checkpoints: int
@@ -35,62 +34,67 @@ class Proof:
         return None if self.fault is not None or self.head.sequence >= self.newest else self.head
 
 
-async def prove(database: Database, principal: Principal, begin: Head | None, *, limit: int) -> Proof:
-    """Walk at most ``limit`` lines after ``begin``, as an earlier proof gave it; None is the log's own beginning.
+async def prove(database: Database, tenant_id: UUID, begin: Head | None, *, limit: int) -> Proof:
+    """Walk at most ``limit`` lines after ``begin``, where an earlier proof ended; None is the log's own beginning.
 
     Raises DatabaseUnavailable.
     """
-    walk = _Walk()
-    async with database.tenant(principal.tenant_id) as session:
+    async with database.tenant(tenant_id) as session:
+        signed, pruned = await sql.newest_checkpoint(session), await sql.beginning(session)
         newest = await sql.newest_event(session)
-        pruned = await sql.beginning(session)
-    head = begin or BEGINNING
-    if pruned is not None and pruned.sequence >= head.sequence:
-        walk.vouched([pruned], pruned.head)
-        head = pruned.head
-    walk.head = head
-    to = min(newest, head.sequence + limit)
-    while walk.fault is None and walk.head.sequence < to:
-        async with database.tenant(principal.tenant_id) as session:
-            after = walk.head.sequence
-            rows = await sql.events(session, _EVERYTHING, after=after, up_to=to, limit=_PAGE)
-            reached = rows[-1]["sequence"] if rows else to
-            signed = await sql.checkpoints(session, after=after, up_to=reached)
-            moved = await sql.beginning(session)
-        if moved is not None and moved.sequence > after:
-            walk.head = moved.head  # pruned meanwhile; what is left begins there
-            head = moved.head if head.sequence < moved.sequence else head
-            continue
-        walk.through(rows, signed, to)
-    if walk.fault is None and walk.head.sequence >= newest:
-        async with database.tenant(principal.tenant_id) as session:
-            await walk.ended(session)
-    return Proof(head.sequence + 1, walk.head, newest, walk.checkpoints, frozenset(walk.keys), walk.fault)
+    walk = _Walk(begin or BEGINNING)
+    try:
+        walk.begin(pruned)
+        to = min(newest.sequence, walk.head.sequence + limit)
+        while walk.head.sequence < to:
+            await walk.on(database, tenant_id, to)
+        if walk.head.sequence >= newest.sequence:
+            if walk.head != newest:
+                raise Broken(newest.sequence, "is not the line that the log's head names")
+            if signed is not None and signed.sequence > newest.sequence:
+                raise Broken(newest.sequence + 1, f"is missing: a checkpoint signs line {signed.sequence}")
+    except Broken as broken:
+        return walk.proof(newest.sequence, broken)
+    return walk.proof(newest.sequence, None)
 
 
 class _Walk:
-    def __init__(self) -> None:
-        self.head = BEGINNING
-        self.checkpoints = 0
-        self.keys: set[str] = set()
-        self.fault: Broken | None = None
+    def __init__(self, begin: Head) -> None:
+        self.head = begin
+        self._first = begin.sequence + 1
+        self._checkpoints = 0
+        self._keys: set[str] = set()
 
-    def through(self, rows: Sequence[Row], signed: Sequence[Checkpoint], to: int) -> None:
-        by_sequence: dict[int, list[Checkpoint]] = {}
-        for each in signed:
-            by_sequence.setdefault(each.sequence, []).append(each)
-        try:
-            for row in rows:
-                head = follow(self.head, row["sequence"], bytes(row["hash"]), bytes(row["envelope"]))
-                self.vouched(by_sequence.get(head.sequence, ()), head)
-                self.head = head
-            if not rows:
-                raise Broken(self.head.sequence + 1, "is missing")
-        except Broken as broken:
-            self.fault = broken
+    def begin(self, pruned: Checkpoint | None) -> None:
+        """At the signed beginning of a log that was ``pruned`` further than we are. Raises Broken."""
+        if pruned is not None and pruned.sequence >= self.head.sequence:
+            if pruned.sequence > self.head.sequence:
+                self.head = pruned.head
+                self._first = self.head.sequence + 1
+            self._vouched(pruned)
 
-    def vouched(self, signed: Sequence[Checkpoint], head: Head) -> None:
-        for each in signed:
-            vouch(each, head, (each.key,))
-            self.checkpoints += 1
-            self.keys.add(each.key)
+    async def on(self, database: Database, tenant_id: UUID, to: int) -> None:
+        """Some hundred lines further. Raises Broken, DatabaseUnavailable."""
+        after = self.head.sequence
+        async with database.tenant(tenant_id) as session:
+            rows = await sql.events(session, _EVERYTHING, after=after, up_to=to, limit=_PAGE)
+            signed = await sql.checkpoints(session, after=after, up_to=rows[-1]["sequence"] if rows else to)
+            pruned = await sql.beginning(session)
+        if pruned is not None and pruned.sequence > after:
+            self.begin(pruned)
+            return
+        by_sequence = {each.sequence: each for each in signed}
+        for row in rows:
+            self.head = follow(self.head, row["sequence"], bytes(row["hash"]), bytes(row["envelope"]))
+            if self.head.sequence in by_sequence:
+                self._vouched(by_sequence[self.head.sequence])
+        if not rows:
+            raise Broken(after + 1, "is missing")
+
+    def proof(self, newest: int, fault: Broken | None) -> Proof:
+        return Proof(self._first, self.head, newest, self._checkpoints, frozenset(self._keys), fault)
+
+    def _vouched(self, signed: Checkpoint) -> None:
+        vouch(signed, self.head, (signed.key,))
+        self._checkpoints += 1
+        self._keys.add(signed.key)

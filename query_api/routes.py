@@ -18,7 +18,7 @@ from backplane.security.content import CannotRead
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses, unavailable
-from query_api import event_log, parameters, readers, sse, views
+from query_api import audit_routes, event_log, parameters, readers, sse, views
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor, parse_sequence
 from query_api.freshness import NoSuch, ProjectionsLag
@@ -45,6 +45,7 @@ data: {"model":"gemma-3-270m","usage":{"input_tokens":5,"output_tokens":2,"sourc
 """
 
 router = APIRouter(prefix="/v1", tags=["queries"])
+router.include_router(audit_routes.router)
 
 Reader = Annotated[Principal, Depends(requires("admin", "member"))]
 Admin = Annotated[Principal, Depends(requires("admin"))]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from backplane.ports.database import Row, TenantSession
+from backplane.security.chain import BEGINNING, Head
 from backplane.security.checkpoint import Checkpoint
 from backplane.security.principal import Principal
 from query_api.cursors import ConversationCursor
@@ -256,12 +257,12 @@ async def events(
     )
 
 
-async def newest_event(session: TenantSession) -> int:
-    """Sequence of the newest line of the tenant's log; 0 where there is none."""
+async def newest_event(session: TenantSession) -> Head:
+    """The newest line of the tenant's log; its beginning where there is none."""
     row = await session.one(
-        "SELECT sequence FROM read_models.tenant_heads WHERE tenant_id = :tenant", tenant=session.tenant_id
+        "SELECT sequence, hash FROM read_models.tenant_heads WHERE tenant_id = :tenant", tenant=session.tenant_id
     )
-    return 0 if row is None else int(row["sequence"])
+    return BEGINNING if row is None else Head(row["sequence"], bytes(row["hash"]))
 
 
 async def beginning(session: TenantSession) -> Checkpoint | None:

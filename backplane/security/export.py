@@ -40,7 +40,7 @@ class Header:
     def encoded(self) -> bytes:
         said = {
             "parley_export": FORMAT,
-            "tenant_id": self.tenant_id,
+            "tenant_id": str(self.tenant_id),
             "to": self.to,
             "made_at": self.made_at,
             "pruned": None if self.pruned is None else self.pruned.json(),

@@ -697,6 +697,10 @@ async def test_the_api_pages_are_complete(world: World) -> None:
         "/v1/conversations/{conversation_id}",
         "/v1/usage",
         "/v1/events",
+        "/v1/audit/verify",
+        "/v1/audit/checkpoints",
+        "/v1/audit/export",
+        "/v1/audit/trace/{correlation_id}",
         "/v1/provider-keys",
     }
     for path, operation in paths.items():

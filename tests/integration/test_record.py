@@ -7,71 +7,21 @@ import secrets
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import pytest
 
-from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres.rebuild import open_shadow_tables
-from backplane.ports.bus import Message, Position
 from backplane.security.chain import BEGINNING, Head, next_hash
 from backplane.security.checkpoint import Checkpoint, SigningKey, Untrusted
 from backplane.settings import RecordSettings
-from event_schemas.codec import encode
 from projections import checkpoints, pruning
-from projections.batch import Batch
 from projections.catalog import EVENT_LOG, PROJECTIONS
-from projections.checkpoints import Due, sign_due
-from projections.comparison import Difference
+from projections.checkpoints import Due
 from projections.rebuild import RecordIsPruned, rebuild
-from projections.verify import verify
 from tests.conftest import TestDatabase
-from tests.unit.projections.story import T0, Story, received
-
-NOW = Due(1, 0)
-
-
-class Record:
-    def __init__(self, database: TestDatabase) -> None:
-        self.database = database
-        self.key = SigningKey(secrets.token_hex(32))
-        self.owner = PostgresDatabase(database.owner_url, pool_size=4)
-        self.projector = PostgresDatabase(database.role_url("projections"), pool_size=4)
-        self.story, self.other = Story(), Story()
-
-    async def tell(self) -> None:
-        for story in (self.story, self.other):
-            facts = [*story.whole(), *story.whole()]
-            await Batch(self.projector).apply(
-                received(facts), [Message("events", 0, Position(0, 1), None, encode(fact)) for fact in facts]
-            )
-
-    async def sign(self, due: Due = NOW) -> int:
-        return await sign_due(self.projector, self.key, due, "read_models")
-
-    async def signed(self, story: Story) -> list[Checkpoint]:
-        async with self.owner.system() as session:
-            found = await checkpoints.between(session, story.tenant_id, 0, 10_000, "read_models")
-        return [each for sequence in sorted(found) for each in found[sequence]]
-
-    async def lines(self, story: Story) -> list[dict[str, Any]]:
-        async with self.owner.system() as session:
-            return await session.all(
-                "SELECT * FROM read_models.event_log WHERE tenant_id = :tenant_id ORDER BY sequence",
-                tenant_id=story.tenant_id,
-            )
-
-    async def prune(self, story: Story, lines: int) -> int:
-        """So that the line after so many of ``story`` is the first that is young enough."""
-        return await pruning.prune(self.projector, self.key, (await self.lines(story))[lines]["time"])
-
-    async def wrong(self) -> list[Difference]:
-        return (await verify(self.owner, "read_models", lambda _: None))[1]
-
-    async def alter(self, sql: str, **parameters: object) -> None:
-        async with self.owner.system() as session:
-            assert await session.execute(sql, **parameters) == 1
+from tests.integration.record_world import Record
+from tests.unit.projections.story import T0
 
 
 @pytest.fixture
@@ -79,8 +29,7 @@ async def record(database: TestDatabase) -> AsyncIterator[Record]:
     made = Record(database)
     await made.tell()
     yield made
-    await made.owner.close()
-    await made.projector.close()
+    await made.close()
 
 
 async def test_a_head_is_signed_after_so_many_lines_or_so_long(record: Record) -> None:
