@@ -10,7 +10,7 @@ from backplane.security.chain import BEGINNING, Broken, Head, follow
 from backplane.security.checkpoint import Checkpoint, vouch
 from query_api import sql
 
-_PAGE = 500
+_PAGE = 200
 _EVERYTHING = sql.EventFilter()
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
-# Numbers that orjson writes, or may have read, in another way than ECMAScript. In somebody's words, the same by chance.
-_UNUSUAL = re.compile(rb"[:,\[]-?(?:[0-9]{16}|[0-9]+(?:\.0[,\]}]|(?:\.[0-9]+)?e[+-]?[0-9]+[,\]}]))")
-_BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")
-_LAST_OF_BMP = re.compile(rb"[\xee\xef]")
+_SAFE = 2**53 - 1
+"""The largest whole number that every reader takes for the same."""
 
 _MOST_DIGITS = 21
 """Of a whole number that ECMAScript writes without an exponent."""
@@ -37,10 +34,7 @@ def canonical(raw: bytes, *, committed: bool = False) -> bytes:
         return _slowly(raw, committed)
     if committed:
         _leave_out_what_is_sealed(value)
-    written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    if _UNUSUAL.search(written) or not (written.isascii() or _sorts_alike(written)):
-        return _slowly(raw, committed)
-    return written
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if _is_plain(value) else _slowly(raw, committed)
 
 
 def _leave_out_what_is_sealed(envelope: Any) -> None:
@@ -49,9 +43,27 @@ def _leave_out_what_is_sealed(envelope: Any) -> None:
             del content["sealed"]
 
 
-def _sorts_alike(written: bytes) -> bool:
-    # UTF-8 and UTF-16 sort in different ways only where both of these are in names.
-    return not (_BEYOND_BMP.search(written) and _LAST_OF_BMP.search(written))
+def _is_plain(value: Any) -> bool:
+    """Whether orjson writes it as RFC 8785 does: names sort alike, numbers look as in ECMAScript."""
+    parts: list[Any] = [[value]]
+    while parts:
+        part = parts.pop()
+        if type(part) is dict:
+            if not "".join(part).isascii():
+                return False
+            part = part.values()
+        for one in part:
+            kind = type(one)
+            if kind is str:
+                continue
+            if kind is dict or kind is list:
+                parts.append(one)
+            elif kind is int:
+                if not -_SAFE <= one <= _SAFE:
+                    return False
+            elif kind is float and not (1e-4 <= abs(one) < 1e15 and one % 1):
+                return False
+    return True
 
 
 def _slowly(raw: bytes, committed: bool) -> bytes:

@@ -40,11 +40,25 @@ def test_a_secret_in_a_wrong_place_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_master_key_of_another_length_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PARLEY_SECURITY__MASTER_KEY", "hunter2")
-    with pytest.raises(ConfigurationError, match=r"PARLEY_SECURITY__MASTER_KEY.*64 hexadecimal digits") as raised:
+@pytest.mark.parametrize("name", ["MASTER_KEY", "SIGNING_KEY"])
+def test_a_key_of_another_length_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"PARLEY_SECURITY__{name}", "hunter2")
+    with pytest.raises(ConfigurationError, match=rf"PARLEY_SECURITY__{name}.*64 hexadecimal digits") as raised:
         configuration.load()
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("days", "longer"), [("1", "PARLEY_BUS__RETENTION_HOURS"), ("3", None)])
+def test_lines_are_kept_longer_than_they_may_come_again(
+    monkeypatch: pytest.MonkeyPatch, days: str, longer: str | None
+) -> None:
+    monkeypatch.setenv("PARLEY_RECORD__KEEP_DAYS", days)
+    if longer is not None:
+        monkeypatch.setenv(longer, "100")
+    with pytest.raises(ConfigurationError, match=r"record\.keep_days: . days are no longer than .*; keep more days"):
+        configuration.load()
+    monkeypatch.setenv("PARLEY_RECORD__KEEP_DAYS", "5")
+    assert configuration.load().record.keep_days == 5
 
 
 def test_a_broken_settings_file_is_named(nowhere: Path) -> None:
