@@ -25,8 +25,8 @@ _MOST_ZEROS = 6
 def canonical(raw: bytes, *, committed: bool = False) -> bytes:
     """The canonical form of the JSON in ``raw``. Raises ValueError where it is none.
 
-    ``committed``: of an envelope, without ``data.content.sealed`` where ``data.content`` has a ``commitment`` to it, so
-    that what is sealed may be erased later.
+    ``committed``: of an envelope, without the ``sealed`` of those members of ``data`` that have a ``commitment`` to it
+    (``content``, ``title``), so that what is sealed may be erased later.
     """
     try:
         value = orjson.loads(raw)
@@ -39,8 +39,10 @@ def canonical(raw: bytes, *, committed: bool = False) -> bytes:
 
 def _leave_out_what_is_sealed(envelope: Any) -> None:
     match envelope:
-        case {"data": {"content": {"commitment": _, "sealed": _} as content}}:
-            del content["sealed"]
+        case {"data": dict(members)}:
+            for member in members.values():
+                if type(member) is dict and "commitment" in member:
+                    member.pop("sealed", None)
 
 
 def _is_plain(value: Any) -> bool:

@@ -68,6 +68,8 @@ def test_a_hash_is_of_the_commitment_and_not_of_what_is_sealed() -> None:
 
     sealed = hashed({"commitment": "c", "sealed": "x"})
     assert sealed == hashed({"commitment": "c", "sealed": "y"}) == hashed({"commitment": "c"})
+    titled = [{**fact, "data": {"title": {"commitment": "c", "sealed": one}}} for one in "xy"]
+    assert len({canonical(json.dumps(one).encode(), committed=True) for one in titled}) == 1
     assert sealed != hashed({"commitment": "d", "sealed": "x"})
     assert hashed({"sealed": "x"}) != hashed({"sealed": "y"})
     assert hashed({"commitment": "c", "sealed": "x", "seed": 2**60}) == hashed({"commitment": "c", "seed": 2**60})
