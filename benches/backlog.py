@@ -12,6 +12,7 @@ from uuid import UUID
 from backplane.ports.bus import Publisher
 from backplane.ports.identifiers import new_id
 from backplane.security.content import DataKey
+from backplane.settings.prices import PriceTable
 from benches.installation import POOL
 from event_schemas import topics
 from event_schemas.chat import ChatMessage
@@ -23,7 +24,6 @@ from workers.billing import Billing
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
 from workers.inference.port import Delta
-from workers.prices import PriceTable
 
 TOKENS = 20
 """Of each answer."""

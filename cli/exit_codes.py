@@ -5,13 +5,13 @@ from __future__ import annotations
 from backplane.ports.bus import BusError, BusUnavailable
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.token_stream import StreamUnavailable
+from backplane.settings.prices import UnusablePrices
 from backplane.wiring.embedded import EmbeddedServerError
 from backplane.wiring.services import NotConfigured
 from cli.failures import EX_CONFIG, EX_TEMPFAIL, FAILED, CommandError
 from workers.inference.gguf import ModelError
 from workers.inference.port import BackendError
 from workers.keys import UnusableKey
-from workers.prices import UnusablePrices
 
 TEMPORARY = (DatabaseUnavailable, BusUnavailable, StreamUnavailable)
 PERMANENT = (EmbeddedServerError, NotConfigured, ModelError, BackendError, UnusableKey, UnusablePrices)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import audit, operators, pulsar, services
+from cli import audit, limit_commands, operators, pulsar, services
 
 _OPERATIONS = "Operations"
 
@@ -50,6 +50,7 @@ app = CommandLine(
 )
 app.add_typer(operators.tenants, name="tenant", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.keys, name="key", rich_help_panel=_OPERATIONS)
+app.add_typer(limit_commands.commands, name="limits", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.provider_keys, name="provider-key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.dead_letter_commands, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(audit.commands, name="audit", rich_help_panel=_OPERATIONS)

@@ -42,6 +42,8 @@ class Place:
     """Whose conversation it is."""
     data_key: bytes | None = None
     """The conversation's, wrapped; None where a prompt needs a new one."""
+    tokens: int = 0
+    """Of what was said there before, as far as it is known."""
 
 
 async def place(database: Database, principal: Principal, body: PromptBody) -> Place:
@@ -56,7 +58,8 @@ async def place(database: Database, principal: Principal, body: PromptBody) -> P
             assert body.conversation_id is not None
             conversation = await conversation_of(session, principal, body.conversation_id)
             parent = None if body.begins_anew else conversation["last_message_id"]
-            return Place(body.conversation_id, parent, conversation["user_id"], conversation["data_key"])
+            said = await _tokens(session, parent)
+            return Place(body.conversation_id, parent, conversation["user_id"], conversation["data_key"], said)
         message = await session.one(
             f"SELECT m.conversation_id, c.user_id, {_DATA_KEY} FROM read_models.messages m"  # noqa: S608
             f" JOIN read_models.conversations c ON c.id = m.conversation_id {_KEPT}"
@@ -65,11 +68,12 @@ async def place(database: Database, principal: Principal, body: PromptBody) -> P
             id=body.parent_message_id,
             **_eyes(principal),
         )
+        said = await _tokens(session, body.parent_message_id)
     if message is None:
         raise NoSuch("message")
     if body.conversation_id not in (None, message["conversation_id"]):
         raise NoSuch("message")
-    return Place(message["conversation_id"], body.parent_message_id, message["user_id"], message["data_key"])
+    return Place(message["conversation_id"], body.parent_message_id, message["user_id"], message["data_key"], said)
 
 
 async def rename(
@@ -133,6 +137,18 @@ async def recorded(database: Database, tenant_id: UUID, event_id: UUID) -> bool:
     """Whether the projections have this event. Raises DatabaseUnavailable."""
     async with database.tenant(tenant_id) as session:
         return await session.one("SELECT 1 FROM read_models.event_log WHERE id = :id", id=event_id) is not None
+
+
+async def _tokens(session: TenantSession, message_id: UUID | None) -> int:
+    """What it took to say this message, and itself: all that its conversation has by then."""
+    if message_id is None:
+        return 0
+    row = await session.one(
+        "SELECT coalesce(input_tokens + output_tokens, reserved_tokens, 0) AS tokens FROM read_models.generations"
+        " WHERE id = :id",
+        id=message_id,
+    )
+    return 0 if row is None else int(row["tokens"])
 
 
 async def running_in(session: TenantSession, conversation_ids: list[UUID]) -> list[CancelGeneration]:

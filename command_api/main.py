@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.security.public_transport import PublicTransport
 from backplane.settings import Settings
+from backplane.settings.prices import PriceTable
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
-from command_api import webhook_routes
+from command_api import limits_routes, webhook_routes
+from command_api.allowance import Allowance
 from command_api.content_keys import ContentKeys
 from command_api.erasure import erase_due
 from command_api.idempotency import BodyHash
+from command_api.known_limits import KnownLimits
 from command_api.outbox import Relay
 from command_api.ports import CommandPorts
 from command_api.provider_keys import ProviderKeys
@@ -39,8 +42,11 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
     relay = Relay(side.relay_database, side.bus)
     refusals = Refusals(side.bus, settings.refusals_window_s)
     keys = ContentKeys(side.database, side.data_keys)
+    known_limits = KnownLimits(side.database, settings.security.key_cache_s)
+    prices = PriceTable.load(settings.prices_file)
+    allowance = Allowance(side.budget, known_limits, side.database, prices, settings)
     ports = CommandPorts(
-        Submission(side.bus, side.database, keys, BodyHash(side.key_pepper), settings),
+        Submission(side.bus, side.database, keys, BodyHash(side.key_pepper), allowance, settings),
         refusals,
         relay,
         side.database,
@@ -50,12 +56,15 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         side.streams,
         Webhooks(side.database, side.master_key, allow_private=allow_private),
         Deliveries(side.database, side.relay_database, side.master_key, client),
+        side.budget,
+        side.signals,
     )
     async with aclosing(client), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))
         tasks.create_task(ports.deliveries.run(stop))
         tasks.create_task(refusals.run(stop))
         tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
+        tasks.create_task(known_limits.forget_changed(side.signals, stop))
         tasks.create_task(_housekeeping(relay, side.database, stop))
         try:
             yield ports
@@ -78,7 +87,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the command API alone until ``stop`` is set."""
     async with command_side(settings) as side, running(side, settings) as ports:
         app = make_application(
-            "Parley command API", settings, side.authenticator, side.readiness, [router, webhook_routes.router]
+            "Parley command API",
+            settings,
+            side.authenticator,
+            side.readiness,
+            [router, limits_routes.router, webhook_routes.router],
         )
         app.state.command = ports
         await serve_application(app, settings, stop)

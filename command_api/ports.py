@@ -11,8 +11,9 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Request
 
+from backplane.ports.budget import Budget
 from backplane.ports.database import Database
-from backplane.ports.token_stream import StreamEraser, StreamUnavailable
+from backplane.ports.token_stream import Signals, StreamEraser, StreamUnavailable
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
 from command_api import conversations, erasure
@@ -50,6 +51,8 @@ class CommandPorts:
     streams: StreamEraser
     webhooks: Webhooks
     deliveries: Deliveries
+    budget: Budget
+    signals: Signals
 
 
 def ports_of(request: Request) -> CommandPorts:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from command_api.content_keys import Sealing
-from command_api.estimate import input_tokens
+from command_api.estimate import Estimate
 from command_api.message_body import Body, MessageBody, NamedToolBody, ResponseFormatBody, Text, ToolBody
 from event_schemas.chat import ChatMessage
 from event_schemas.control_plane import TitleContent
@@ -180,11 +180,24 @@ class Accepted(BaseModel):
         )
 
 
+def content_of(body: PromptBody) -> PromptContent:
+    """What ``body`` says, as the model is to read it."""
+    return PromptContent(
+        messages=body.written(),
+        metadata=dict(body.metadata),
+        tools=tuple(one.tool() for one in body.tools),
+        response_format=None if body.response_format is None else body.response_format.response_format(),
+        stop=body.parameters.stop,
+    )
+
+
 def command_of(
     body: PromptBody,
     principal: Principal,
     *,
+    content: PromptContent,
     sealing: Sealing,
+    estimate: Estimate,
     generation_id: UUID,
     conversation_id: UUID,
     parent_message_id: UUID | None,
@@ -193,15 +206,8 @@ def command_of(
     fallbacks: tuple[Fallback, ...] = (),
 ) -> SubmitPrompt:
     """The command that ``body`` becomes at its place in a conversation."""
-    written = body.written()
+    written = content.messages
     values: dict[str, Any] = body.parameters.model_dump(exclude={"stop"})
-    content = PromptContent(
-        messages=written,
-        metadata=dict(body.metadata),
-        tools=tuple(one.tool() for one in body.tools),
-        response_format=None if body.response_format is None else body.response_format.response_format(),
-        stop=body.parameters.stop,
-    )
     title = title_of(written) if body.begins_a_conversation else None
     return SubmitPrompt(
         generation_id=generation_id,
@@ -209,7 +215,7 @@ def command_of(
         parent_message_id=parent_message_id,
         input_message_ids=tuple(new_id() for _ in written),
         roles=tuple(message.role for message in written),
-        input_tokens=input_tokens(written),
+        input_tokens=estimate.input_tokens,
         user_id=principal.user_id,
         key_id=principal.key_id,
         share=principal.share,
@@ -220,6 +226,7 @@ def command_of(
         content=sealing.key.seal(content),
         title=None if title is None else sealing.key.seal(title),
         keeps_content=sealing.keeps_content,
+        reserved=estimate.reserved,
     )
 
 

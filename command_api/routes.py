@@ -12,9 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from backplane.ports.budget import BudgetUnavailable
 from backplane.web.problems import Problem, not_found, responses, unavailable
-from command_api import conversations
+from command_api import conversations, limit_answers
 from command_api.admission import Refused
+from command_api.allowance import LimitExceeded
 from command_api.conversations import ContentNotKept, NoSuch
 from command_api.erasure_routes import erasures
 from command_api.idempotency import MOST_CHARACTERS, KeyReused
@@ -55,8 +57,13 @@ others = APIRouter(prefix="/v1", tags=["commands"])
     response_model=Accepted,
     summary="Submit a prompt",
     responses={
-        202: {"headers": {"Location": {"description": "the generation", "schema": {"type": "string"}}}},
-        **responses(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        202: {
+            "headers": {
+                "Location": {"description": "the generation", "schema": {"type": "string"}},
+                **limit_answers.RATE_HEADERS,
+            }
+        },
+        **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
     },
 )
 async def submit_prompt(
@@ -76,9 +83,13 @@ async def submit_prompt(
 ) -> Accepted:
     """Once this answers 202 the prompt survives any crash, and ends in exactly one of completed, failed, cancelled."""
     try:
-        accepted = await ports_of(request).submission.submit(principal, body, idempotency_key, traceparent)
+        accepted, standings = await ports_of(request).submission.submit(principal, body, idempotency_key, traceparent)
     except Refused as refused:
         raise _refusal("The prompt is refused", refused) from None
+    except LimitExceeded as limit:
+        raise limit_answers.problem(limit.exceeded) from None
+    except BudgetUnavailable as error:
+        raise unavailable("limits", f"{str(error).capitalize()}.") from None
     except KeyReused:
         raise Problem(
             409, "idempotency-key-reused", "Idempotency key reused", "The key was used before, with another body."
@@ -88,6 +99,7 @@ async def submit_prompt(
     except ProjectionsLag:
         raise _lag() from None
     response.headers["Location"] = accepted.generation_url
+    response.headers.update(limit_answers.headers(standings))
     return accepted
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
-from backplane.ports.bus import Bus
+from backplane.ports.budget import Standing
+from backplane.ports.bus import Bus, BusRefused, BusUnavailable, MessageTooLarge, UnknownTopic
 from backplane.ports.database import Database
 from backplane.ports.freshness import Freshness
 from backplane.ports.identifiers import new_id
@@ -13,11 +19,12 @@ from backplane.security.principal import Principal
 from backplane.settings import Settings
 from command_api import conversations, idempotency
 from command_api.admission import Refused, admit
+from command_api.allowance import Allowance, Asked, LimitExceeded
 from command_api.content_keys import ContentKeys, KeyGone, NewKey, Sealing
 from command_api.conversations import NoSuch, Place
 from command_api.idempotency import BodyHash, Key, Stored, StoredBefore
 from command_api.lanes import Lanes
-from command_api.prompt import Accepted, PromptBody, command_of
+from command_api.prompt import Accepted, PromptBody, command_of, content_of
 from event_schemas import topics
 from event_schemas.codec import decode, encode
 from event_schemas.envelope import Envelope
@@ -30,26 +37,46 @@ class ProjectionsLag(Exception):
     """What the request names may be there, but the read models are too far behind to say."""
 
 
+class Submitted(NamedTuple):
+    """An accepted prompt, and how its limits stand."""
+
+    accepted: Accepted
+    standings: tuple[Standing, ...]
+
+
+@dataclass(slots=True)
+class _Publishing:
+    began: bool = False
+
+
 class Submission:
     """The handlers of the commands that travel on the bus."""
 
     def __init__(
-        self, bus: Bus, database: Database, keys: ContentKeys, body_hash: BodyHash, settings: Settings
+        self,
+        bus: Bus,
+        database: Database,
+        keys: ContentKeys,
+        body_hash: BodyHash,
+        allowance: Allowance,
+        settings: Settings,
     ) -> None:
         self._bus = bus
         self._database = database
         self._keys = keys
         self._body_hash = body_hash
+        self._allowance = allowance
         self._settings = settings
         self._lanes = Lanes(bus)
         self._freshness = Freshness(bus, database, topics.all_topics(list(settings.pools)))
 
     async def submit(
         self, principal: Principal, body: PromptBody, idempotency_key: str | None, traceparent: str | None
-    ) -> Accepted:
+    ) -> Submitted:
         """Accept a prompt: when this returns, the prompt is durable.
 
-        Raises Refused, NoSuch, ProjectionsLag, KeyReused, and what the bus, the database and the data keys raise.
+        Raises Refused, LimitExceeded, NoSuch, ProjectionsLag, KeyReused, BudgetUnavailable, and what the bus, the
+        database and the data keys raise.
         """
         tenant_id = principal.tenant_id
         key = None
@@ -68,39 +95,54 @@ class Submission:
                 raise
             return await self._publish_again(known, tenant_id)
         place = await self._place(principal, body)
-        topic = topics.commands(admitted.pool)
-        lane = await self._lanes.choose(topic, tenant_id)
+        content = content_of(body)
+        places = ((admitted.pool, admitted.model), *((one.pool, one.model) for one in admitted.fallbacks))
+        asked = Asked(new_id(), principal.user_id, principal.key_id, places, body.parameters.max_tokens)
+        try:
+            estimate = await self._allowance.estimated(tenant_id, asked, content, said_before=place.tokens)
+            admission = await self._allowance.reserve(tenant_id, asked, estimate.reserved)
+        except (Refused, LimitExceeded):
+            known = None if key is None else await idempotency.find(self._database, key)
+            if known is None:
+                raise
+            return await self._publish_again(known, tenant_id)
         prompt = partial(
             command_of,
             body,
             principal,
-            generation_id=new_id(),
+            content=content,
+            estimate=estimate,
+            generation_id=asked.generation_id,
             conversation_id=place.conversation_id,
             parent_message_id=place.parent_message_id,
             model=admitted.model,
             pool=admitted.pool,
             fallbacks=admitted.fallbacks,
         )
+        topic = topics.commands(admitted.pool)
         try:
-            data_key = await self._data_key(principal, place, prompt.keywords["generation_id"])
-            if key is None:
-                sealing = data_key if isinstance(data_key, Sealing) else await self._keys.add(data_key)
-                command = prompt(sealing=sealing)
-                stored = Stored(topic, lane, _encoded(command, principal, traceparent))
-            else:
-                # In one transaction, so that who comes second leaves no data key behind.
-                async with self._database.tenant(tenant_id) as session:
-                    within = self._keys.add_within
-                    sealing = data_key if isinstance(data_key, Sealing) else await within(session, data_key)
+            async with self._reserved(asked.generation_id) as publishing:
+                lane = await self._lanes.choose(topic, tenant_id)
+                data_key = await self._data_key(principal, place, asked.generation_id)
+                if key is None:
+                    sealing = data_key if isinstance(data_key, Sealing) else await self._keys.add(data_key)
                     command = prompt(sealing=sealing)
                     stored = Stored(topic, lane, _encoded(command, principal, traceparent))
-                    await idempotency.store(session, key, stored)
+                else:
+                    # In one transaction, so that who comes second leaves no data key behind.
+                    async with self._database.tenant(tenant_id) as session:
+                        within = self._keys.add_within
+                        sealing = data_key if isinstance(data_key, Sealing) else await within(session, data_key)
+                        command = prompt(sealing=sealing)
+                        stored = Stored(topic, lane, _encoded(command, principal, traceparent))
+                        await idempotency.store(session, key, stored)
+                publishing.began = True
+                await self._bus.publish(topic, stored.command, key=str(tenant_id), partition=lane)
         except StoredBefore as before:
             return await self._publish_again(before.stored, tenant_id)
         except KeyGone:
             raise NoSuch("conversation") from None
-        await self._bus.publish(topic, stored.command, key=str(tenant_id), partition=lane)
-        return Accepted.of(command)
+        return Submitted(Accepted.of(command), admission.standings)
 
     async def _data_key(self, principal: Principal, place: Place, generation_id: UUID) -> Sealing | NewKey:
         tenant_id, conversation_id = principal.tenant_id, place.conversation_id
@@ -143,11 +185,35 @@ class Submission:
         if not await self._freshness.caught_up(self._settings.read_your_writes_s):
             raise ProjectionsLag
 
-    async def _publish_again(self, stored: Stored, tenant_id: UUID) -> Accepted:
+    async def _publish_again(self, stored: Stored, tenant_id: UUID) -> Submitted:
         envelope = decode(stored.command)
         assert isinstance(envelope.data, SubmitPrompt)
-        await self._bus.publish(stored.topic, stored.command, key=str(tenant_id), partition=stored.partition)
-        return Accepted.of(envelope.data)
+        standings = await self._allowance.reserve_again(tenant_id, envelope.data)
+        async with self._reserved(envelope.data.generation_id) as publishing:
+            publishing.began = True
+            await self._bus.publish(stored.topic, stored.command, key=str(tenant_id), partition=stored.partition)
+        return Submitted(Accepted.of(envelope.data), standings)
+
+    @asynccontextmanager
+    async def _reserved(self, generation_id: UUID) -> AsyncIterator[_Publishing]:
+        """What is reserved is given back where nothing was published for certain; else the record decides."""
+        publishing = _Publishing()
+        try:
+            async with asyncio.timeout(self._settings.limits.publish_s):
+                yield publishing
+        except (MessageTooLarge, UnknownTopic, BusRefused):
+            await self._allowance.release(generation_id)
+            raise
+        except TimeoutError:
+            if not publishing.began:
+                await self._allowance.release(generation_id)
+            raise BusUnavailable(
+                f"the bus took no prompt within {self._settings.limits.publish_s:g} s (limits.publish_s)"
+            ) from None
+        except BaseException:
+            if not publishing.began:
+                await self._allowance.release(generation_id)
+            raise
 
 
 def _encoded(command: SubmitPrompt, principal: Principal, traceparent: str | None) -> bytes:

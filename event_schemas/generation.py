@@ -21,6 +21,7 @@ from event_schemas.chat import (
     logprobs_of,
     with_logprobs,
 )
+from event_schemas.limits import Reserved
 from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage, Written
 from event_schemas.share import Share
 
@@ -105,6 +106,7 @@ class SubmitPrompt(AboutGeneration):
         default=True, description="false: it has a data key of its own, which dies when it has ended"
     )
     share: Share = Field(default_factory=Share, description="its tenant's, when it was accepted")
+    reserved: Reserved | None = Field(default=None, description="of its limits, until it ends")
 
     @property
     def asked_model(self) -> str:

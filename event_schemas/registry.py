@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from event_schemas import control_plane, erasure, generation, limit_warning, webhooks
+from event_schemas import control_plane, erasure, generation, limit_warning, limits, webhooks
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -24,6 +24,7 @@ COMMANDS: tuple[type[Payload], ...] = (
     erasure.SetContentPolicy,
     webhooks.AddWebhook,
     webhooks.RemoveWebhook,
+    limits.SetLimits,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -53,6 +54,7 @@ EVENTS: tuple[type[Payload], ...] = (
     webhooks.WebhookRemoved,
     webhooks.WebhookDisabled,
     limit_warning.LimitNearlyReached,
+    limits.LimitsSet,
 )
 
 

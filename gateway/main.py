@@ -7,6 +7,7 @@ import asyncio
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
+import command_api.limits_routes
 import command_api.main
 import command_api.routes
 import command_api.webhook_routes
@@ -38,7 +39,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings,
             commands.authenticator,
             commands.readiness,
-            [front, command_api.routes.router, command_api.webhook_routes.router, query_api.routes.router],
+            [
+                front,
+                command_api.routes.router,
+                command_api.limits_routes.router,
+                command_api.webhook_routes.router,
+                query_api.routes.router,
+            ],
         )
         app.state.command = command_ports
         app.state.query = query_api.main.ports(queries, settings)

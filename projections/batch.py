@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from uuid import UUID
 
 from backplane.ports.bus import Message
 from backplane.ports.database import Database
@@ -21,8 +22,10 @@ PROJECTING = 0x70726F6A656374
 class Batch:
     """Applies what was received to the record and to every read model."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, recorded: Callable[[Collection[UUID]], None] | None = None) -> None:
+        """``recorded`` is told whose records have new lines, once they are committed."""
         self._database = database
+        self._recorded = recorded
         self._writer = Writer(PROJECTIONS, READ_MODELS)
 
     async def apply(self, received: Sequence[Received], passed: Sequence[Message]) -> int:
@@ -36,4 +39,6 @@ class Batch:
             fresh = await event_log.append(session, received, READ_MODELS)
             await self._writer.apply(session, fresh)
             await positions.advance(session, positions.furthest(passed), READ_MODELS)
+        if fresh and self._recorded is not None:
+            self._recorded({envelope.tenantid for envelope in fresh})
         return len(fresh)

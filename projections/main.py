@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from backplane.ports.bus import Bus, BusError, Consumer, Mode
 from backplane.ports.database import Database
+from backplane.ports.freshness import Freshness
 from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
@@ -19,6 +20,7 @@ from projections.batch import Batch
 from projections.checkpoints import keep_signing
 from projections.pruning import keep_pruning
 from projections.runner import BLOCK, MOST_MESSAGES, Runner
+from projections.settling import Settling
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Keep the read models up with the bus until ``stop`` is set, and tell when that begins and when it halts."""
     async with projection_side(settings) as side:
         readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
+        fresh = Freshness(side.bus, side.database, all_topics(list(settings.pools)))
+        settling = Settling(side.settlement, side.database, fresh, settings.limits.publish_s)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_serve_health(readiness, settings, stop))
             if side.drop_old_messages is not None:
@@ -36,7 +40,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             tasks.create_task(keep_signing(side.database, side.signing_key, settings.record, stop))
             if settings.record.keep_days is not None:
                 tasks.create_task(keep_pruning(side.database, side.signing_key, settings.record.keep_days, stop))
-            tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness))
+            tasks.create_task(settling.run(stop))
+            tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness, settling))
 
 
 async def _serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
@@ -57,15 +62,22 @@ async def _drop_old_messages(drop: Callable[[], Awaitable[int]], stop: asyncio.E
             await asyncio.wait_for(stop.wait(), _RETENTION_S)
 
 
-async def keep_up(bus: Bus, database: Database, settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:
-    """Keep the read models up with the bus until ``stop`` is set.
+async def keep_up(
+    bus: Bus,
+    database: Database,
+    settings: Settings,
+    stop: asyncio.Event,
+    readiness: Readiness,
+    settling: Settling | None = None,
+) -> None:
+    """Keep the read models up with the bus until ``stop`` is set, and wake ``settling`` as they move on.
 
     Outages of the bus and of Postgres are waited out, with a reason in ``readiness``. When an envelope of a newer
     release is met, nothing more is read: another process may have the partitions, and this one waits, not ready, until
     it is stopped.
     """
     topics = all_topics(list(settings.pools))
-    batch = Batch(database)
+    batch = Batch(database, None if settling is None else settling.wake)
     backoff = Backoff(stop)
     readiness.block(BLOCK, "have not joined their subscription yet")
     while not stop.is_set():
@@ -73,7 +85,11 @@ async def keep_up(bus: Bus, database: Database, settings: Settings, stop: asynci
         try:
             consumer = await bus.subscribe(topics, PROJECTIONS, Mode.FAILOVER, prefetch=MOST_MESSAGES)
             readiness.unblock(BLOCK)
-            status.ready()
+            if settling is None:
+                status.ready()
+            else:
+                # Nothing can be admitted before, and rebuilding them takes projections that run.
+                settling.on_counting(status.ready)
             backoff = Backoff(stop)
             await Runner(consumer, bus, batch, readiness, stop).run()
         except BusError as error:

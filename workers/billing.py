@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from backplane.settings.pools import PoolSettings
+from backplane.settings.prices import PriceTable
 from event_schemas.payload import Served, Usage
-from workers.prices import PriceTable
 
 
 class Billing:

@@ -12,6 +12,7 @@ from backplane.ports.bus import Mode
 from backplane.ports.identifiers import new_id
 from backplane.settings import LlmSettings, Settings
 from backplane.settings.pools import KEYED
+from backplane.settings.prices import PriceTable
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
 from backplane.wiring.services import master_key, worker_side
@@ -28,7 +29,6 @@ from workers.facts import SOURCE
 from workers.inference.registry import make_backend
 from workers.keys import Keys, configured_keys, no_key
 from workers.load import measure
-from workers.prices import PriceTable
 from workers.publication import publish_event
 from workers.upstream import Upstream
 from workers.worker import Worker

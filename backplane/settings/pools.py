@@ -60,6 +60,9 @@ class PoolSettings(BaseModel):
         " llama-cpp-python and transformers",
     )
     context_window: int | None = Field(default=None, ge=16, description="tokens, prompt and answer together")
+    answer_tokens: int = Field(
+        default=512, ge=1, description="tokens that limits reserve for an answer whose prompt names no `max_tokens`"
+    )
     model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
     model_files: dict[str, Path] = Field(
         default={}, description="several GGUF files that take turns in memory: the name that prompts ask for → its file"

@@ -80,6 +80,7 @@ _DESCRIPTIONS = {
     413: "The body is too large",
     415: "The body is not sent as `application/json`",
     422: "A field is invalid; the problem names it",
+    429: "A limit is reached; the problem names it, and `Retry-After` says when to try again",
     503: "Temporarily unavailable; `Retry-After` says when to try again",
 }
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres_bus.bus import PostgresBus
+from backplane.adapters.redis.budget import RedisBudget
 from backplane.adapters.redis.connection import ping
 from backplane.adapters.redis.eraser import RedisStreamEraser
 from backplane.adapters.redis.hub import Hub
@@ -19,6 +20,7 @@ from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
+from backplane.ports.budget import Budget, Settlement
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_room import KeyRoom, RoomView
@@ -42,6 +44,7 @@ class NotConfigured(ValueError):
 class CommandSide:
     bus: Bus
     database: Database
+    budget: Budget
     relay_database: Database
     signals: Signals
     streams: StreamEraser
@@ -79,6 +82,7 @@ class ProjectionSide:
     bus: Bus
     database: Database
     signing_key: SigningKey
+    settlement: Settlement
     drop_old_messages: Callable[[], Awaitable[int]] | None
     """Retention, to be called about once an hour; None where it is the bus's own affair. Raises BusUnavailable."""
 
@@ -91,9 +95,12 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
         bus = adapters.bus("command_api")
         data_keys = DataKeys(master_key(settings))
         await _try_at_start(database, data_keys)
+        budget = adapters.budget()
+        counting = {"limits": budget.counts} if settings.limits.uncounted == "refuse" else {}
         yield CommandSide(
             bus,
             database,
+            budget,
             # One connection for the outbox, which holds it while it publishes, and one to take webhooks.
             adapters.database("relay", pool_size=2),
             adapters.signals(),
@@ -102,7 +109,7 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             data_keys,
             adapters.key_pepper,
             adapters.authenticator(database),
-            Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping),
+            Readiness(postgres=database.ping, bus=bus.ping, redis=adapters.redis_ping, **counting),
         )
 
 
@@ -149,7 +156,9 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
     async with _Adapters(settings) as adapters:
         bus = adapters.bus("projections")
         drop_old_messages = bus.maintain if isinstance(bus, PostgresBus) else None
-        yield ProjectionSide(bus, adapters.database("projections"), signing_key(settings), drop_old_messages)
+        yield ProjectionSide(
+            bus, adapters.database("projections"), signing_key(settings), adapters.budget(), drop_old_messages
+        )
 
 
 def master_key(settings: Settings) -> MasterKey:
@@ -259,6 +268,11 @@ class _Adapters:
 
     def key_room(self) -> RedisKeyRoom:
         made = RedisKeyRoom(self._redis_url)
+        self._stack.push_async_callback(made.close)
+        return made
+
+    def budget(self) -> RedisBudget:
+        made = RedisBudget(self._redis_url)
         self._stack.push_async_callback(made.close)
         return made
 

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from backplane.ports.identifiers import new_id
 from backplane.settings.pools import PoolSettings
+from backplane.settings.prices import PriceTable
 from event_schemas.chat import ChatMessage
 from event_schemas.codec import AnyEnvelope
 from event_schemas.envelope import Envelope
 from event_schemas.generation import CancelGeneration, Fallback, Parameters, PromptContent, SubmitPrompt
 from event_schemas.payload import Content, Plain
 from workers.billing import Billing
-from workers.prices import PriceTable
 
 POOL, SPARE = "p", "spare"
 FREE = Billing({name: PoolSettings(backend="scripted") for name in (POOL, SPARE)}, PriceTable(()))

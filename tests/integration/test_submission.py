@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
@@ -12,24 +13,24 @@ import asyncpg
 import pytest
 
 from backplane.adapters.postgres.database import PostgresDatabase
+from backplane.adapters.redis.budget import RedisBudget
 from backplane.ports.bus import MAX_MESSAGE_BYTES, Bus
 from backplane.ports.identifiers import new_id
 from backplane.security.content import ContentErased, opened
 from backplane.security.principal import Principal
 from backplane.settings import LimitSettings, PoolSettings, Settings
 from command_api.admission import Refused
-from command_api.content_keys import ContentKeys
 from command_api.content_policy import set_content_policy
 from command_api.conversations import NoSuch
 from command_api.idempotency import BodyHash, KeyReused
 from command_api.prompt import PromptBody
-from command_api.submission import Submission
 from command_api.tenancy import provision_tenant
 from event_schemas.codec import decode
 from event_schemas.erasure import ContentPolicy
 from event_schemas.generation import PromptContent, SubmitPrompt
 from event_schemas.topics import commands
-from tests.conftest import TestDatabase
+from tests.conftest import TestDatabase, ValkeyServer
+from tests.integration.limits_world import submission
 from tests.integration.query_world import TestBus
 from tests.integration.sealed_prompts import DATA_KEYS
 
@@ -44,23 +45,29 @@ class Door:
     """The handlers of one command API, its bus kept in memory."""
 
     def __init__(
-        self, database: PostgresDatabase, tenant_id: UUID, bus: TestBus, settings: Settings, owner: asyncpg.Connection
+        self,
+        database: PostgresDatabase,
+        tenant_id: UUID,
+        bus: TestBus,
+        budget: RedisBudget,
+        settings: Settings,
+        owner: asyncpg.Connection,
     ) -> None:
         self.bus = bus
         self.owner = owner
         self.tenant_id = tenant_id
         self._database = database
         self._principal = Principal(tenant_id, new_id(), None, "admin")
-        keys = ContentKeys(database, DATA_KEYS)
-        self._submission = Submission(cast(Bus, bus), database, keys, BodyHash("pepper"), settings)
+        self._budget = budget
+        self._submission = submission(cast(Bus, bus), database, budget, settings)
 
     async def submit(self, key: str | None = None, **body: Any) -> UUID:
-        accepted = await self._submission.submit(self._principal, PromptBody.model_validate(body), key, None)
-        return accepted.generation_id
+        submitted = await self._submission.submit(self._principal, PromptBody.model_validate(body), key, None)
+        return submitted.accepted.generation_id
 
     def after(self, settings: Settings) -> Door:
         """The same once its operator has changed the settings."""
-        return Door(self._database, self.tenant_id, self.bus, settings, self.owner)
+        return Door(self._database, self.tenant_id, self.bus, self._budget, settings, self.owner)
 
     def commands(self) -> list[SubmitPrompt]:
         return [cast(Any, decode(message.payload).data) for message in self.bus.topics[TOPIC]]
@@ -101,10 +108,13 @@ class Door:
 
 
 @pytest.fixture
-async def door(database: TestDatabase) -> AsyncIterator[Door]:
+async def door(database: TestDatabase, valkey_server: ValkeyServer) -> AsyncIterator[Door]:
     adapter = PostgresDatabase(database.role_url("command_api"), pool_size=4)
     owner = await asyncpg.connect(database.owner_url)
-    yield Door(adapter, await provision_tenant(adapter, "acme"), TestBus(), serving("m"), owner)
+    budget = RedisBudget(valkey_server.url, name=secrets.token_hex(4))
+    await budget.finish(await budget.begin())
+    yield Door(adapter, await provision_tenant(adapter, "acme"), TestBus(), budget, serving("m"), owner)
+    await budget.close()
     await owner.close()
     await adapter.close()
 

@@ -13,12 +13,13 @@ from backplane.security.principal import Principal
 from backplane.settings import LimitSettings, PoolSettings, Settings
 from command_api.admission import Refused, admit
 from command_api.content_keys import Sealing
-from command_api.estimate import input_tokens
+from command_api.estimate import Estimate, input_tokens
 from command_api.lanes import emptier, lanes
-from command_api.prompt import PromptBody, command_of, title_of
+from command_api.prompt import PromptBody, command_of, content_of, title_of
 from event_schemas.chat import ChatMessage, ImagePart, Role, TextPart
 from event_schemas.control_plane import TitleContent
 from event_schemas.generation import PromptContent
+from event_schemas.limits import Reserved
 from event_schemas.share import Share
 
 KEY = DataKey(b"k" * 32, "conversation/of these tests")
@@ -126,9 +127,12 @@ def test_the_command_holds_what_was_asked() -> None:
         {"system": "s", "input": "i", "parameters": {"seed": 3, "stop": ["x"]}, "metadata": {"a": "b"}}
     )
     conversation = uuid4()
+    reserved = Reserved(tokens=20, nano_usd=5)
     command = command_of(
         body,
         PRINCIPAL,
+        content=content_of(body),
+        estimate=Estimate(7, reserved),
         sealing=Sealing(KEY, keeps_content=True),
         generation_id=uuid4(),
         conversation_id=conversation,
@@ -141,6 +145,7 @@ def test_the_command_holds_what_was_asked() -> None:
     assert command.roles == ("system", "user")
     assert len(set(command.input_message_ids)) == 2
     assert command.share == PRINCIPAL.share
+    assert (command.input_tokens, command.reserved) == (7, reserved)
     assert (command.parameters.seed, content.stop, content.metadata) == (3, ("x",), {"a": "b"})
     assert command.title is not None
     assert opened(command.title, KEY, TitleContent).title == "i"
@@ -163,7 +168,10 @@ def test_a_conversation_is_called_what_a_user_said_first(said: list[tuple[Role, 
 
 def test_tokens_are_estimated_by_characters_and_pictures() -> None:
     picture = (TextPart(text="12345"), ImagePart(url="https://example.com/a.png"))
-    assert input_tokens([ChatMessage(role="user", content="1234"), ChatMessage(role="user", content=picture)]) == 1003
+    said = PromptContent(messages=(ChatMessage(role="user", content="1234"),))
+    shown = PromptContent(messages=(*said.messages, ChatMessage(role="user", content=picture)))
+    assert input_tokens(said, "m") < 20
+    assert 1000 < input_tokens(shown, "m") - input_tokens(said, "m") < 1020
 
 
 @given(st.uuids(), st.integers(1, 64))

@@ -186,7 +186,7 @@ async def test_the_service_reads_every_topic_and_waits_out_a_lost_bus() -> None:
     readiness, stop = Readiness(), asyncio.Event()
     batch = MemoryBatch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "Batch", lambda _: batch)
+        patch.setattr(main, "Batch", lambda *_: batch)
         async with asyncio.timeout(10):
             serving = asyncio.create_task(keep_up(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
             await eventually(lambda: consumer.acked == sent)

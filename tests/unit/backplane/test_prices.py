@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backplane.settings.prices import PACKAGED, Price, PriceTable, UnusablePrices
 from event_schemas.payload import Usage
-from workers.prices import PACKAGED, Price, PriceTable, UnusablePrices
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ENTRY = '[[prices]]\nmodel = "m"\nfrom = 2025-01-01\ninput = "1"\noutput = "2"\n'
