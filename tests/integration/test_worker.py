@@ -14,13 +14,14 @@ from event_schemas import topics
 from event_schemas.chat import text_of
 from event_schemas.codec import decode, encode
 from event_schemas.generation import (
+    Fallback,
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
     TokensEmitted,
 )
 from tests.conftest import TestDatabase, ValkeyServer
-from tests.integration.prompts import scripted
+from tests.integration.prompts import SPARE, scripted
 from tests.integration.worker_world import COMMANDS, WorkerWorld
 from workers.claims import Claims
 
@@ -353,3 +354,46 @@ async def test_without_redis_generations_go_on(world: WorkerWorld, tmp_path: Pat
     ended = await world.ended(prompt)
     assert isinstance(ended.data, GenerationCompleted)
     assert len(world.answer(ended).delta_lengths) == 8
+
+
+async def test_a_prompt_that_was_erased_meanwhile_has_failed_and_asked_nobody(world: WorkerWorld) -> None:
+    prompt = scripted(fallbacks=(Fallback(pool=SPARE, model="scripted"),))
+    await world.submit(prompt)
+    await world.owner.execute("DELETE FROM control.data_keys")
+    await world.worker("a")
+    ended = (await world.ended(prompt)).data
+    assert isinstance(ended, GenerationFailed)
+    assert (ended.reason, ended.attempt, ended.content) == ("content_erased", 1, None)
+    assert (ended.usage.input_tokens, ended.usage.output_tokens) == (0, 0)
+    assert ended.detail == "what was written in its conversation was erased before it was answered"
+
+
+async def test_a_data_key_that_does_not_open_says_why_and_is_tried_again(world: WorkerWorld) -> None:
+    prompt = scripted()
+    await world.submit(prompt)
+    kept: bytes = await world.owner.fetchval("SELECT wrapped FROM control.data_keys")
+    await world.owner.execute("UPDATE control.data_keys SET wrapped = set_byte(wrapped, 1, 0)")
+    await world.worker("a", max_attempts=20)
+
+    async def was_tried() -> bool:
+        claim = await world.owner.fetchrow("SELECT attempt FROM work.claims")
+        return claim is not None and claim["attempt"] >= 2
+
+    await world.until(was_tried, "the worker tries again")
+    await world.owner.execute("UPDATE control.data_keys SET wrapped = $1", kept)
+    ended = await world.ended(prompt)
+    assert isinstance(ended.data, GenerationCompleted)
+
+
+async def test_a_prompt_that_is_not_kept_is_answered_and_its_key_is_gone_when_that_is_known(world: WorkerWorld) -> None:
+    await world.worker("a")
+    first = scripted({"tokens": ["said"]}, text="one two").model_copy(update={"keeps_content": False})
+    second = scripted(conversation=first.conversation_id, parent=first.generation_id, text="three four five")
+    second = second.model_copy(update={"keeps_content": False})
+    for prompt in (first, second):
+        await world.submit(prompt)
+    assert world.answer(await world.ended(first)).text == "said"
+    ended = (await world.ended(second)).data
+    assert isinstance(ended, GenerationCompleted)
+    assert ended.usage.input_tokens == 3, "the scripted backend counts words: it has no memory"
+    assert await world.owner.fetchval("SELECT count(*) FROM control.data_keys") == 0
