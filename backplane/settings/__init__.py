@@ -89,7 +89,7 @@ class LimitSettings(_Section):
     messages: int = Field(default=1000, ge=1, description="most messages of one prompt")
     metadata_bytes: int = Field(default=16 * 1024, ge=0, description="largest metadata of one prompt, as JSON")
     publish_s: float = Field(
-        default=3.0, gt=0, le=30, description="seconds that an admitted prompt has to get on the bus; then it is a 503"
+        default=5.0, gt=0, le=30, description="seconds that an admitted prompt has to get on the bus; then it is a 503"
     )
     uncounted: Literal["refuse", "admit"] = Field(
         default="refuse", description="what becomes of prompts while limits cannot be counted, since Redis is down"

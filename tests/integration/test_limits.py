@@ -106,6 +106,8 @@ async def test_the_total_is_the_same_with_any_number_of_processes(
         "settings": {
             "pools": {"local": {"backend": "scripted", "models": ["priced"]}},
             "prices_file": str(world.prices_file),
+            # Eight interpreters that start at once are slow to find their broker.
+            "limits": {"publish_s": 30},
         },
         "prompts": 480 // processes,
     }

@@ -33,6 +33,7 @@ from backplane.ports.budget import (
 from event_schemas.limits import Limits
 
 _SCRIPT = (Path(__file__).parent / "budget.lua").read_text()
+_CONNECTIONS = 16
 _NO_LIMIT = -1
 _ALWAYS = -1
 _EPOCH = date(1970, 1, 1)
@@ -41,7 +42,7 @@ _EPOCH = date(1970, 1, 1)
 class RedisBudget:
     def __init__(self, url: str, *, name: str = "parley", now_ms: Callable[[], int] | None = None) -> None:
         """``name`` keeps installations apart that share a server; ``now_ms`` is the time, None: the server's own."""
-        self._client = client(url)
+        self._client = client(url, most_connections=_CONNECTIONS)
         self._script = self._client.register_script(_SCRIPT)
         # The braces keep all of it in one slot of a cluster.
         self._base = f"budget:{{{name}}}:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
@@ -23,15 +24,23 @@ written to; the client lets it through."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
-def client(url: str) -> redis.asyncio.Redis:
-    """A client with a pool, for commands that somebody waits for. A connection that went stale is tried again once."""
-    return redis.asyncio.Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=ANSWER_S,
-        socket_connect_timeout=ANSWER_S,
-        retry=Retry(NoBackoff(), 1),
+def client(url: str, *, most_connections: int | None = None) -> redis.asyncio.Redis:
+    """A client with a pool, for commands that somebody waits for. A connection that went stale is tried again once.
+
+    Who finds ``most_connections`` busy waits for one, as long as for an answer.
+    """
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "socket_timeout": ANSWER_S,
+        "socket_connect_timeout": ANSWER_S,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    if most_connections is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url, max_connections=most_connections, timeout=ANSWER_S, **options
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 async def ping(url: str) -> None:
