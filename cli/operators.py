@@ -24,9 +24,11 @@ dead_letter_commands = typer.Typer(no_args_is_help=True, help="Messages that cou
 
 
 class Role(StrEnum):
+    owner = "owner"
     admin = "admin"
     member = "member"
     auditor = "auditor"
+    platform = "platform"
 
 
 class Priority(StrEnum):
@@ -101,12 +103,39 @@ def content(
     command.print_json(command.run(set_content_policy))
 
 
+_Tenant = Annotated[str, typer.Argument(help="The tenant's name or id.")]
+
+
+@tenants.command("suspend", epilog="Example:  parley tenant suspend acme")
+def suspend_tenant(tenant: _Tenant) -> None:
+    """Let nobody of a tenant in, at once and everywhere, until it is resumed."""
+
+    async def suspend(settings: Settings) -> bool:
+        from cli import tenancy
+
+        return await tenancy.suspend_tenant(settings, await tenancy.find_tenant(settings, tenant))
+
+    command.say("suspended" if command.run(suspend) else "it was suspended already")
+
+
+@tenants.command("resume")
+def resume_tenant(tenant: _Tenant) -> None:
+    """Let a suspended tenant in again."""
+
+    async def resume(settings: Settings) -> bool:
+        from cli import tenancy
+
+        return await tenancy.resume_tenant(settings, await tenancy.find_tenant(settings, tenant))
+
+    command.say("resumed" if command.run(resume) else "it was not suspended")
+
+
 @keys.command("issue", epilog="Example:  parley key issue --tenant acme --role member --user ada --expires-days 90")
 def issue_key(
     tenant: Annotated[str, typer.Option(help="The tenant's name or id.")] = "default",
-    role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.member,
+    role: Annotated[Role, typer.Option(help="What the key may do; `platform` with --tenant platform.")] = Role.member,
     name: Annotated[str, typer.Option(help="A label for people.")] = "",
-    user: Annotated[str | None, typer.Option(help="Whose key it is; made if there is no such user.")] = None,
+    user: Annotated[str | None, typer.Option(help="Whose key it is; made, with that role, if need be.")] = None,
     expires_days: Annotated[int | None, typer.Option(min=1, help="Days that it is valid; none: no end.")] = None,
 ) -> None:
     """Make an API key and print it, this once."""

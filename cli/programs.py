@@ -94,6 +94,11 @@ def _service(
         **(visible(settings.pools[of_pool].gpus) if of_pool is not None else {}),
     }
 
+    if not authenticates:
+        environment["PARLEY_OIDC"] = json.dumps(
+            {name: one.model_dump(mode="json") for name, one in settings.oidc.items()}
+        )
+
     async def launch() -> Launch:
         # -P: a folder named like one of ours in the working directory must not be imported instead.
         return Launch((sys.executable, "-P", "-m", "cli.main", *arguments), environment)

@@ -16,7 +16,9 @@ from cli import data_folder
 from cli.failures import CommandError
 from command_api import content_policy as content_policies
 from command_api import tenancy
+from command_api.api_keys import NoSuchKey
 from event_schemas.control_plane import KeyRole
+from event_schemas.envelope import PLATFORM
 from event_schemas.erasure import ContentPolicy
 from event_schemas.share import Priority, Share
 
@@ -38,13 +40,27 @@ async def find_tenant(settings: Settings, wanted: str) -> UUID:
 
 async def create_tenant(settings: Settings, name: str) -> UUID:
     """Raises CommandError where the name is taken or unusable."""
-    if await _tenants(settings, name):
-        raise CommandError(f"there is a tenant {name!r} already")
     async with _as_command_api(settings) as database:
         try:
             return await tenancy.provision_tenant(database, name)
+        except tenancy.NameTaken as taken:
+            raise CommandError(str(taken)) from None
         except ValueError:
             raise CommandError(f"{name!r} cannot name a tenant: use 1 to 200 characters") from None
+
+
+async def suspend_tenant(settings: Settings, tenant_id: UUID) -> bool:
+    """False if it was suspended already. Raises CommandError for the platform's own."""
+    if tenant_id == PLATFORM:
+        raise CommandError("the platform's own tenant cannot be suspended; revoke its keys instead")
+    async with command_side(completed(settings)) as side:
+        return await tenancy.suspend(side.database, side.signals, tenant_id)
+
+
+async def resume_tenant(settings: Settings, tenant_id: UUID) -> bool:
+    """False if it was not suspended."""
+    async with command_side(completed(settings)) as side:
+        return await tenancy.resume(side.database, side.signals, tenant_id)
 
 
 async def set_share(settings: Settings, tenant_id: UUID, weight: int | None, priority: Priority | None) -> Share:
@@ -76,20 +92,30 @@ async def issue_key(
     user: str | None = None,
     expires_at: datetime | None = None,
 ) -> str:
-    """A new key, whole; it cannot be shown again. A ``user`` is made where there is none of that name."""
+    """A new key, whole; it cannot be shown again. A ``user`` is made, with ``role``, where there is none of that name.
+
+    Raises CommandError where the tenant cannot have such a key, or the user such a role.
+    """
+    if (role == "platform") != (tenant_id == PLATFORM):
+        raise CommandError("keys of the tenant `platform` have the role platform, and no others have it")
     pepper = completed(settings).security.key_pepper
     assert pepper is not None
     async with _as_command_api(settings) as database:
-        user_id = None if user is None else await tenancy.invite_user(database, tenant_id, user)
-        key = await tenancy.issue_key(
-            database,
-            pepper.get_secret_value(),
-            tenant_id,
-            role,
-            name=name,
-            user_id=user_id,
-            expires_at=expires_at,
-        )
+        user_id = None if user is None else await tenancy.invite_user(database, tenant_id, user, role)
+        try:
+            key = await tenancy.issue_key(
+                database,
+                pepper.get_secret_value(),
+                tenant_id,
+                role,
+                name=name,
+                user_id=user_id,
+                expires_at=expires_at,
+            )
+        except tenancy.UserMayLess as less:
+            raise CommandError(
+                f"{user!r} is {less.args[0]}, so a key of theirs cannot be {role}; change the user's role first"
+            ) from None
     return key.reveal()
 
 
@@ -101,7 +127,7 @@ async def revoke_key(settings: Settings, key: str) -> bool:
     async with command_side(completed(settings)) as side:
         try:
             return await tenancy.revoke_key(side.database, side.signals, prefix["prefix"])
-        except tenancy.NoSuchKey as error:
+        except NoSuchKey as error:
             raise CommandError(str(error)) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +38,10 @@ class Refused(Exception):
         self.field = field
 
 
+class ModelNotAllowed(Refused):
+    """The caller's key is limited to other models."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     model: str
@@ -46,8 +50,8 @@ class Admitted:
     """Those that can do what is asked, the best first."""
 
 
-def admit(body: PromptBody, settings: Settings) -> Admitted:
-    """Which model and pool take ``body``. Raises Refused."""
+def admit(body: PromptBody, settings: Settings, allowed: Collection[str] | None = None) -> Admitted:
+    """Which model and pool take ``body``; only ``allowed`` models, where that is given. Raises Refused."""
     model = body.model or settings.default_model
     if model is None:
         raise Refused("unknown-model", "body.model", "No model is configured: name `models` of a pool in the settings.")
@@ -55,6 +59,12 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
     if name is None:
         known = ", ".join(sorted(one for pool in settings.pools.values() for one in pool.model_names))
         raise Refused("unknown-model", "body.model", f"There is no model {model!r}. There are: {known}.")
+    if allowed is not None and model not in allowed:
+        raise ModelNotAllowed(
+            "model-not-allowed",
+            "body.model",
+            f"This key may not ask {model!r}. It may ask: {', '.join(sorted(allowed)) or 'none'}.",
+        )
     written = body.written()
     if len(written) > settings.limits.messages:
         raise Refused(
@@ -68,13 +78,15 @@ def admit(body: PromptBody, settings: Settings) -> Admitted:
             f"The metadata has {metadata_bytes} bytes, the limit is {settings.limits.metadata_bytes}.",
         )
     _check(body, model, settings.pools[name])
-    return Admitted(model, name, tuple(_fallbacks(body, model, name, settings)))
+    return Admitted(model, name, tuple(_fallbacks(body, model, name, settings, allowed)))
 
 
-def _fallbacks(body: PromptBody, model: str, pool: str, settings: Settings) -> Iterator[Fallback]:
+def _fallbacks(
+    body: PromptBody, model: str, pool: str, settings: Settings, allowed: Collection[str] | None
+) -> Iterator[Fallback]:
     seen = {(pool, model)}
     for place in settings.fallbacks_of(pool):
-        if place in seen:
+        if place in seen or (allowed is not None and place[1] not in allowed):
             continue
         seen.add(place)
         with suppress(Refused):

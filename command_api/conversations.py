@@ -198,7 +198,7 @@ _KEPT = (
 
 def _eyes(principal: Principal) -> Row:
     # A member sees what is their own: of their user, or of no user where the key is no person's.
-    return {"sees_all": principal.role == "admin", "user_id": principal.user_id}
+    return {"sees_all": principal.may("conversations.all"), "user_id": principal.user_id}
 
 
 def _cancel(row: Row) -> CancelGeneration:

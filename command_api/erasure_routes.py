@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from backplane.security.principal import Principal
+from backplane.web.authentication import requires
 from backplane.web.problems import not_found, responses
 from command_api.content_policy import set_content_policy
 from command_api.conversations import NoSuch
 from command_api.erasure import erase_conversation, erase_user
-from command_api.ports import Admin, ConversationId, Prompter, ports_of, settle_erased
+from command_api.ports import ConversationId, Prompter, ports_of, settle_erased
 from event_schemas.erasure import ContentPolicy
 
 erasures = APIRouter(prefix="/v1", tags=["commands"])
+
+Admin = Annotated[Principal, Depends(requires("content.manage"))]
 
 UserId = Annotated[UUID, Path(description="the user")]
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from backplane.ports.budget import BudgetUnavailable, Kind, Scope, nano_usd
+from backplane.security.principal import Principal
+from backplane.web.authentication import requires
 from backplane.web.problems import not_found, responses, unavailable
 from command_api.limit_answers import shown
 from command_api.limits import Limited, NoSuchSubject, limits_of, set_limits
-from command_api.ports import Admin, ports_of
+from command_api.ports import ports_of
 from event_schemas.limits import Dimension, Limits
 
 router = APIRouter(prefix="/v1", tags=["commands"])
+
+Admin = Annotated[Principal, Depends(requires("limits.manage"))]
 
 OfTenant = Literal["user", "key", "model", "persona"]
 

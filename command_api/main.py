@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from backplane.ports.database import Database, DatabaseUnavailable
+from backplane.security.password import Passwords
 from backplane.security.public_transport import PublicTransport
 from backplane.settings import Settings
 from backplane.settings.prices import PriceTable
@@ -16,15 +17,20 @@ from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
 from command_api import limits_routes, webhook_routes
 from command_api.allowance import Allowance
+from command_api.api_keys import ApiKeys
 from command_api.content_keys import ContentKeys
 from command_api.erasure import erase_due
 from command_api.idempotency import BodyHash
 from command_api.known_limits import KnownLimits
+from command_api.oidc_sign_in import OidcSignIn
 from command_api.outbox import Relay
+from command_api.people import People
 from command_api.ports import CommandPorts
 from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
 from command_api.routes import router
+from command_api.service import PeoplePorts
+from command_api.sessions import Sessions
 from command_api.submission import Submission
 from command_api.webhook_client import WebhookClient
 from command_api.webhook_delivery import Deliveries
@@ -58,6 +64,7 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         Deliveries(side.database, side.relay_database, side.master_key, client),
         side.budget,
         side.signals,
+        people_ports(side, settings, relay, refusals),
     )
     async with aclosing(client), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))
@@ -70,6 +77,23 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
             yield ports
         finally:
             stop.set()
+
+
+def people_ports(side: CommandSide, settings: Settings, relay: Relay, refusals: Refusals) -> PeoplePorts:
+    """What the routes of tenants, users, keys and sessions need."""
+    passwords, security = Passwords(), settings.security
+    database, signals, pepper = side.database, side.signals, side.key_pepper
+    sessions = Sessions(database, signals, pepper, passwords, refusals, security.session_hours)
+    return PeoplePorts(
+        database,
+        signals,
+        relay,
+        ApiKeys(database, signals, pepper, settings),
+        People(database, signals, pepper, passwords, security.invitation_hours),
+        sessions,
+        OidcSignIn(database, sessions, side.master_key, settings.oidc),
+        pepper,
+    )
 
 
 async def _housekeeping(relay: Relay, database: Database, stop: asyncio.Event) -> None:

@@ -12,8 +12,11 @@ import logging
 
 from backplane.ports.bus import BusError, Publisher
 from backplane.ports.database import Database, DatabaseUnavailable, TenantSession
+from backplane.ports.identifiers import new_id
 from event_schemas.codec import AnyEnvelope, decode, encode
+from event_schemas.envelope import Envelope
 from event_schemas.generation import SubmitPrompt
+from event_schemas.payload import Payload
 from event_schemas.topics import EVENTS, commands
 
 logger = logging.getLogger(__name__)
@@ -21,6 +24,11 @@ logger = logging.getLogger(__name__)
 _ONE_AT_A_TIME = 0x6F7574626F78  # "outbox", as an advisory lock
 _BATCH = 200
 _KEEP_IDEMPOTENCY_HOURS = 48
+_OVER = (
+    "DELETE FROM control.sessions WHERE expires_at < now()",
+    "DELETE FROM control.invitations WHERE expires_at < now()",
+    "DELETE FROM control.sign_in_attempts WHERE forget_at < now()",
+)
 
 
 async def add(session: TenantSession, event: AnyEnvelope) -> None:
@@ -30,6 +38,12 @@ async def add(session: TenantSession, event: AnyEnvelope) -> None:
         tenant_id=session.tenant_id,
         envelope=encode(event),
     )
+
+
+async def decided(session: TenantSession, source: str, command: Payload, event: Payload, actor: str) -> None:
+    """Add the event of a command that this transaction decides."""
+    asked = Envelope.first(command, id=new_id(), source=source, tenant_id=session.tenant_id, actor=actor)
+    await add(session, asked.caused(event, id=new_id(), source=source))
 
 
 class Relay:
@@ -75,8 +89,10 @@ class Relay:
             return len(rows)
 
     async def forget_old_keys(self) -> int:
-        """Delete idempotency keys over two days old. Returns how many."""
+        """Delete idempotency keys over two days old, and what nobody is let in with any more. Returns how many keys."""
         async with self._database.system() as session:
+            for over in _OVER:
+                await session.execute(over)
             return await session.execute(
                 "DELETE FROM control.idempotency WHERE created_at < now() - make_interval(hours => :hours)",
                 hours=_KEEP_IDEMPOTENCY_HOURS,

@@ -21,6 +21,7 @@ from command_api.content_keys import ContentKeys
 from command_api.outbox import Relay
 from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
+from command_api.service import PeoplePorts
 from command_api.submission import Submission
 from command_api.webhook_delivery import Deliveries
 from command_api.webhooks import Webhooks
@@ -30,8 +31,7 @@ logger = logging.getLogger(__name__)
 
 _RECORDED_POLL_S = 0.005
 
-Admin = Annotated[Principal, Depends(requires("admin"))]
-Prompter = Annotated[Principal, Depends(requires("admin", "member"))]
+Prompter = Annotated[Principal, Depends(requires("conversations.use"))]
 
 GenerationId = Annotated[UUID, Path(description="the generation, as the 202 named it")]
 ConversationId = Annotated[UUID, Path(description="the conversation, as the 202 named it")]
@@ -53,6 +53,7 @@ class CommandPorts:
     deliveries: Deliveries
     budget: Budget
     signals: Signals
+    people: PeoplePorts
 
 
 def ports_of(request: Request) -> CommandPorts:

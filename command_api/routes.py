@@ -7,21 +7,31 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from backplane.ports.budget import BudgetUnavailable
+from backplane.security.principal import Principal
+from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses, unavailable
-from command_api import conversations, limit_answers
-from command_api.admission import Refused
+from command_api import (
+    api_key_routes,
+    conversations,
+    limit_answers,
+    oidc_routes,
+    people_routes,
+    session_routes,
+    tenant_routes,
+)
+from command_api.admission import ModelNotAllowed, Refused
 from command_api.allowance import LimitExceeded
 from command_api.conversations import ContentNotKept, NoSuch
 from command_api.erasure_routes import erasures
 from command_api.idempotency import MOST_CHARACTERS, KeyReused
 from command_api.message_body import Text
-from command_api.ports import Admin, ConversationId, GenerationId, Prompter, ports_of, settle, settle_erased
+from command_api.ports import ConversationId, GenerationId, Prompter, ports_of, settle, settle_erased
 from command_api.prompt import Accepted, PromptBody
 from command_api.provider_keys import AddedBefore, NoSuchProviderKey
 from command_api.submission import ProjectionsLag
@@ -45,6 +55,8 @@ class _RecordsRefusals(APIRoute):
 
         return handler
 
+
+Admin = Annotated[Principal, Depends(requires("provider_keys.manage"))]
 
 # Prefixes stand here and not where routers are put together: a route's own path is its label in the metrics.
 prompts = APIRouter(prefix="/v1", tags=["commands"], route_class=_RecordsRefusals)
@@ -84,6 +96,8 @@ async def submit_prompt(
     """Once this answers 202 the prompt survives any crash, and ends in exactly one of completed, failed, cancelled."""
     try:
         accepted, standings = await ports_of(request).submission.submit(principal, body, idempotency_key, traceparent)
+    except ModelNotAllowed as not_allowed:
+        raise Problem(403, not_allowed.type, "Model not allowed", str(not_allowed), model=body.model) from None
     except Refused as refused:
         raise _refusal("The prompt is refused", refused) from None
     except LimitExceeded as limit:
@@ -262,3 +276,5 @@ router = APIRouter()
 router.include_router(prompts)
 router.include_router(others)
 router.include_router(erasures)
+for noun in (session_routes, oidc_routes, people_routes, api_key_routes, tenant_routes):
+    router.include_router(noun.router)

@@ -87,7 +87,7 @@ class Submission:
         if known is not None:
             return await self._publish_again(known, tenant_id)
         try:
-            admitted = admit(body, self._settings)
+            admitted = admit(body, self._settings, principal.models)
         except Refused:
             # What is refused today may have been accepted before.
             known = None if key is None else await idempotency.find(self._database, key)

@@ -7,17 +7,21 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from backplane.ports.database import Row
+from backplane.security.principal import Principal
+from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses
 from command_api.admission import Refused
 from command_api.message_body import Text
-from command_api.ports import Admin, ports_of
+from command_api.ports import ports_of
 from command_api.webhooks import MOST_CHARACTERS, EventType, NoSuchWebhook
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
+
+Admin = Annotated[Principal, Depends(requires("webhooks.manage"))]
 
 WebhookId = Annotated[UUID, Path(description="the webhook, as the 201 named it")]
 

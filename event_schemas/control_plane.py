@@ -13,7 +13,8 @@ from pydantic import AwareDatetime, Field
 from event_schemas.payload import Content, Payload, Written
 from event_schemas.share import Share
 
-KeyRole = Literal["admin", "member", "auditor"]
+KeyRole = Literal["owner", "admin", "member", "auditor", "platform"]
+"""What a key or a user may do; `platform` is of the operator's own tenant only."""
 
 
 class _AboutTenant(Payload):
@@ -55,15 +56,17 @@ class _AboutUser(Payload):
 
 
 class InviteUser(_AboutUser):
-    wire_name: ClassVar[str] = "user.invite.v1"
+    wire_name: ClassVar[str] = "user.invite.v2"
 
     name: str = Field(min_length=1, max_length=200)
+    role: KeyRole = "member"
 
 
 class UserInvited(_AboutUser):
-    wire_name: ClassVar[str] = "user.invited.v1"
+    wire_name: ClassVar[str] = "user.invited.v2"
 
     name: str
+    role: KeyRole = "member"
 
 
 class _AboutKey(Payload):
@@ -74,22 +77,26 @@ class _AboutKey(Payload):
 
 
 class IssueApiKey(_AboutKey):
-    wire_name: ClassVar[str] = "key.issue.v1"
+    wire_name: ClassVar[str] = "key.issue.v2"
 
     user_id: UUID | None
     role: KeyRole
     name: str = Field(max_length=200)
     expires_at: AwareDatetime | None = None
+    models: tuple[str, ...] | None = Field(default=None, description="those that it may ask; none: all")
+    personas: tuple[str, ...] | None = Field(default=None, description="those that it may ask as; none: all")
 
 
 class ApiKeyIssued(_AboutKey):
-    wire_name: ClassVar[str] = "key.issued.v1"
+    wire_name: ClassVar[str] = "key.issued.v2"
 
     user_id: UUID | None
     role: KeyRole
     name: str
     prefix: str = Field(description="the public part of the key; the secret is in no event")
     expires_at: AwareDatetime | None = None
+    models: tuple[str, ...] | None = Field(default=None, description="those that it may ask; none: all")
+    personas: tuple[str, ...] | None = Field(default=None, description="those that it may ask as; none: all")
 
 
 class RevokeApiKey(_AboutKey):

@@ -41,7 +41,7 @@ class Envelope(BaseModel, Generic[P_co]):
     dataschema: str
     datacontenttype: Literal["application/json"] = "application/json"
     tenantid: UUID
-    actor: str = Field(description="who caused it: `user:<uuid>`, `key:<uuid>`, `worker:<name>`, `operator`")
+    actor: str = Field(description="who caused it: `user:<uuid>`, `key:<uuid>`, `worker:<name>`, `operator`, `nobody`")
     correlationid: UUID
     causationid: UUID
     traceparent: str | None = Field(default=None, description="W3C trace context, where the request carried one")

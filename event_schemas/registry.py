@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from event_schemas import control_plane, erasure, generation, limit_warning, limits, webhooks
+from event_schemas import control_plane, erasure, generation, limit_warning, limits, people, webhooks
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -25,6 +25,17 @@ COMMANDS: tuple[type[Payload], ...] = (
     webhooks.AddWebhook,
     webhooks.RemoveWebhook,
     limits.SetLimits,
+    people.SuspendTenant,
+    people.ResumeTenant,
+    people.RenewInvitation,
+    people.AcceptInvitation,
+    people.ChangeUserRole,
+    people.SuspendUser,
+    people.ResumeUser,
+    people.RemoveUser,
+    people.RotateApiKey,
+    people.BeginSession,
+    people.EndSession,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -55,6 +66,18 @@ EVENTS: tuple[type[Payload], ...] = (
     webhooks.WebhookDisabled,
     limit_warning.LimitNearlyReached,
     limits.LimitsSet,
+    people.TenantSuspended,
+    people.TenantResumed,
+    people.InvitationRenewed,
+    people.InvitationAccepted,
+    people.UserRoleChanged,
+    people.UserSuspended,
+    people.UserResumed,
+    people.UserRemoved,
+    people.ApiKeyRotated,
+    people.SessionBegun,
+    people.SessionEnded,
+    people.SignInRefused,
 )
 
 

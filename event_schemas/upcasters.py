@@ -69,6 +69,11 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     ("generation.cancelled", 2): _plain_answer,
     ("conversation.rename", 1): _plain,
     ("conversation.renamed", 1): _plain,
+    # More roles, and what a key may ask.
+    ("user.invite", 1): _only_wider,
+    ("user.invited", 1): _only_wider,
+    ("key.issue", 1): _only_wider,
+    ("key.issued", 1): _only_wider,
 }
 
 

@@ -23,9 +23,9 @@ NDJSON = "application/x-ndjson"
 
 _TRACE_PAGE = 500
 
-router = APIRouter(prefix="/audit")
+router = APIRouter(prefix="/v1/audit", tags=["queries"])
 
-Auditor = Annotated[Principal, Depends(requires("admin", "auditor"))]
+Auditor = Annotated[Principal, Depends(requires("events.read"))]
 
 
 def _ports(request: Request) -> QueryPorts:

@@ -24,6 +24,7 @@ def ports(side: QuerySide, settings: Settings) -> QueryPorts:
         publisher=side.bus,
         topics=all_topics(list(settings.pools)),
         read_your_writes_s=settings.read_your_writes_s,
+        session_idle_s=settings.security.session_idle_minutes * 60,
     )
 
 

@@ -18,7 +18,7 @@ from backplane.security.content import CannotRead
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses, unavailable
-from query_api import audit_routes, event_log, parameters, readers, sse, views
+from query_api import audit_routes, event_log, parameters, people_routes, readers, sse, views
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor, parse_sequence
 from query_api.freshness import NoSuch, ProjectionsLag
@@ -44,12 +44,12 @@ data: {"model":"gemma-3-270m","usage":{"input_tokens":5,"output_tokens":2,"sourc
 
 """
 
-router = APIRouter(prefix="/v1", tags=["queries"])
-router.include_router(audit_routes.router)
+queries = APIRouter(prefix="/v1", tags=["queries"])
 
-Reader = Annotated[Principal, Depends(requires("admin", "member"))]
-Admin = Annotated[Principal, Depends(requires("admin"))]
-Auditor = Annotated[Principal, Depends(requires("admin", "auditor"))]
+Reader = Annotated[Principal, Depends(requires("conversations.use"))]
+UsageReader = Annotated[Principal, Depends(requires("usage.read"))]
+Admin = Annotated[Principal, Depends(requires("provider_keys.manage"))]
+Auditor = Annotated[Principal, Depends(requires("events.read"))]
 
 
 def _ports(request: Request) -> QueryPorts:
@@ -73,7 +73,7 @@ def _answers() -> Iterator[None]:
         ) from None
 
 
-@router.get(
+@queries.get(
     "/generations/{generation_id}",
     response_model=views.GenerationView,
     summary="One generation",
@@ -87,7 +87,7 @@ async def get_generation(
         return views.GenerationView.of(await readers.generation(_ports(request), principal, generation_id))
 
 
-@router.get(
+@queries.get(
     "/generations/{generation_id}/stream",
     response_class=EventSourceResponse,
     summary="Follow a generation",
@@ -140,7 +140,7 @@ async def _events(steps: AsyncGenerator[Step, None]) -> AsyncGenerator[bytes, No
             yield sse.encode(step)
 
 
-@router.get(
+@queries.get(
     "/conversations",
     response_model=views.ConversationPage,
     summary="Conversations, newest first",
@@ -161,7 +161,7 @@ async def list_conversations(
     )
 
 
-@router.get(
+@queries.get(
     "/conversations/{conversation_id}",
     response_model=views.ConversationWithMessages,
     summary="One conversation with its messages",
@@ -176,10 +176,10 @@ async def get_conversation(
     return views.ConversationWithMessages.of(row)
 
 
-@router.get("/usage", response_model=views.UsageReport, summary="Tokens used", responses=responses(401, 403, 422, 503))
+@queries.get("/usage", response_model=views.UsageReport, summary="Tokens used", responses=responses(401, 403, 422, 503))
 async def get_usage(
     request: Request,
-    principal: Reader,
+    principal: UsageReader,
     since: parameters.From = None,
     to: parameters.To = None,
     group_by: Annotated[Grouping, Query(description="what the sums are by; days are in UTC")] = "day",
@@ -198,7 +198,7 @@ async def get_usage(
     )
 
 
-@router.get(
+@queries.get(
     "/provider-keys",
     response_model=views.ProviderKeyList,
     summary="The tenant's own provider keys",
@@ -210,7 +210,7 @@ async def list_provider_keys(request: Request, principal: Admin) -> views.Provid
     return views.ProviderKeyList.model_validate({"provider_keys": rows})
 
 
-@router.get(
+@queries.get(
     "/events",
     response_class=Response,
     summary="The event log",
@@ -251,3 +251,9 @@ async def get_events(
         "next_cursor": None if page.next is None else str(page.next),
     }
     return Response(orjson.dumps(body), media_type="application/json")
+
+
+router = APIRouter()
+router.include_router(queries)
+router.include_router(audit_routes.router)
+router.include_router(people_routes.router)

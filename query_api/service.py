@@ -30,6 +30,8 @@ class QueryPorts:
     pace: Pace = field(default_factory=Pace)
     ping_s: float = 15.0
     """Seconds between the comments that keep a silent stream open."""
+    session_idle_s: float = 3600.0
+    """A session that is not used for so long has ended."""
     freshness: Freshness = field(init=False)
 
     def __post_init__(self) -> None:

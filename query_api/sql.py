@@ -27,7 +27,7 @@ class Eyes:
 
     @classmethod
     def of(cls, principal: Principal) -> Eyes:
-        return cls(principal.role == "admin", principal.user_id, principal.key_id)
+        return cls(principal.may("conversations.all"), principal.user_id, principal.key_id)
 
     def see(self, owner: Mapping[str, Any]) -> bool:
         """Whether they may see what belongs to this ``user_id`` and ``key_id``; not where it names no key."""

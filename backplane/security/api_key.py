@@ -30,6 +30,11 @@ class ApiKey:
         match = _FORM.match(text)
         return None if match is None else cls(match["prefix"], match["secret"])
 
+    @property
+    def public(self) -> str:
+        """What may be shown: it finds the key, and opens nothing."""
+        return f"parley_{self.prefix}"
+
     def reveal(self) -> str:
         """The whole key, to be shown once."""
         return f"parley_{self.prefix}_{self.secret}"

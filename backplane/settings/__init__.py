@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -100,7 +102,12 @@ class SecuritySettings(_Section):
     key_pepper: SecretStr | None = Field(
         default=None, description="key of the hash that API keys are stored as; none: made once in the data folder"
     )
-    key_cache_s: float = Field(default=5.0, ge=0, description="longest time an authenticated key is remembered")
+    key_cache_s: float = Field(
+        default=5.0, ge=0, description="longest time that an authenticated key or session is remembered"
+    )
+    session_idle_minutes: int = Field(default=480, ge=1, description="a session that is not used for so long ends")
+    session_hours: int = Field(default=168, ge=1, description="a session ends so long after it began, used or not")
+    invitation_hours: int = Field(default=72, ge=1, description="how long an invitation can be accepted")
     master_key: SecretStr | None = Field(
         default=None,
         description="what data keys, provider keys and webhooks' secrets are encrypted under, 64 hexadecimal digits;"
@@ -141,6 +148,33 @@ class RecordSettings(_Section):
         description="how long lines of the record are kept; read models cannot be rebuilt from what is gone; none: for"
         " ever",
     )
+
+
+class OidcSettings(_Section):
+    """An OpenID Connect provider, which signs people in to one tenant. Its redirect URI is ours:
+    ``https://<host>/v1/oidc/<name>/callback``."""
+
+    issuer: str = Field(description="its issuer identifier, exactly as its metadata names it")
+    client_id: str = Field(min_length=1, description="what it knows us by")
+    client_secret: SecretStr = Field(description="that it gave us")
+    tenant: UUID = Field(description="id of the tenant that it signs people in to")
+    domains: tuple[str, ...] = Field(
+        default=(), description="who has a verified e-mail address in these needs no invitation; none: everybody does"
+    )
+    role: Literal["admin", "member", "auditor"] = Field(default="member", description="of who comes without one")
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_safe(cls, given: str) -> str:
+        url = urlsplit(given)
+        if url.scheme == "https" or (url.scheme == "http" and url.hostname in ("127.0.0.1", "::1", "localhost")):
+            return given
+        raise ValueError("use https:// (http:// is for this machine only)")
+
+    @field_validator("domains")
+    @classmethod
+    def _in_one_case(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(domain.lower() for domain in given)
 
 
 class LlmSettings(BaseSettings):
@@ -185,6 +219,7 @@ class Settings(BaseSettings):
     security: SecuritySettings = SecuritySettings()
     webhooks: WebhookSettings = WebhookSettings()
     record: RecordSettings = RecordSettings()
+    oidc: dict[str, OidcSettings] = Field(default={}, description="providers that people may sign in with, by name")
     health_port: int = Field(
         default=0,
         ge=0,

@@ -57,7 +57,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         components = document.setdefault("components", {})
-        components.setdefault("securitySchemes", {})["api_key"] = authentication.SCHEME
+        components.setdefault("securitySchemes", {}).update(authentication.SCHEMES)
         schemas = components.setdefault("schemas", {})
         schema = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
@@ -68,7 +68,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 if path.startswith("/v1/"):
-                    operation["security"] = [{"api_key": []}]
+                    # Who signs in has neither yet; such an operation says so itself.
+                    operation.setdefault("security", [{name: []} for name in authentication.SCHEMES])
                 invalid = operation["responses"].get("422", {}).get("content", {})
                 if "application/json" in invalid:
                     operation["responses"]["422"] = problems.responses(422)[422]

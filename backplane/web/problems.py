@@ -73,14 +73,14 @@ class ProblemDocument(BaseModel):
 
 _DESCRIPTIONS = {
     400: "Malformed request",
-    401: "No valid API key",
-    403: "The key's role may not do this",
+    401: "No valid API key or session",
+    403: "The caller may not do this: its role, or the limits of its key",
     404: "Not there, or not yours",
     409: "The idempotency key was used with another body, what is to be made is there already, or nothing is kept",
     413: "The body is too large",
     415: "The body is not sent as `application/json`",
     422: "A field is invalid; the problem names it",
-    429: "A limit is reached; the problem names it, and `Retry-After` says when to try again",
+    429: "A limit is reached, or too many attempts; `Retry-After` says when to try again",
     503: "Temporarily unavailable; `Retry-After` says when to try again",
 }
 

@@ -277,7 +277,8 @@ class _Adapters:
         return made
 
     def authenticator(self, database: Database) -> Authenticator:
-        return Authenticator(database, self.key_pepper, self._settings.security.key_cache_s)
+        security = self._settings.security
+        return Authenticator(database, self.key_pepper, security.key_cache_s, security.session_idle_minutes * 60)
 
     async def redis_ping(self) -> None:
         """Raises StreamUnavailable."""

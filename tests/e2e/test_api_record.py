@@ -142,7 +142,7 @@ async def test_what_operators_did_is_on_record_without_secrets(callers: Callers)
     tenant = await callers.tenant()
     admin = await callers.caller(tenant, "admin")
     member = await callers.caller(tenant, "member", "ada")
-    wanted = Counter({"tenant.provisioned.v1": 1, "key.issued.v1": 2, "user.invited.v1": 1})
+    wanted = Counter({"tenant.provisioned.v1": 1, "key.issued.v2": 2, "user.invited.v2": 1})
     found = await eventually(
         admin.events, lambda found: Counter(one["type"] for one in found if one["actor"] == "operator") == wanted
     )

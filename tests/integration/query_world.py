@@ -107,8 +107,8 @@ class World:
         user_id = new_id() if user else None
         if user_id is not None:
             await self.owner.execute(
-                "INSERT INTO control.users (user_id, tenant_id, name) VALUES ($1, $2, $3)",
-                *(user_id, tenant_id, str(user_id)),
+                "INSERT INTO control.users (user_id, tenant_id, name, role) VALUES ($1, $2, $3, $4)",
+                *(user_id, tenant_id, str(user_id), role),
             )
         key, key_id = ApiKey.make(), new_id()
         await self.owner.execute(

@@ -12,8 +12,9 @@ import pytest
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.identifiers import new_id
 from backplane.security.api_key import ApiKey
-from backplane.security.authenticator import REVOCATIONS, Authenticator
-from command_api.tenancy import NoSuchKey, invite_user, issue_key, provision_tenant, revoke_key, set_share
+from backplane.security.authenticator import REVOCATIONS, Authenticator, NotAccepted
+from command_api.api_keys import NoSuchKey
+from command_api.tenancy import invite_user, issue_key, provision_tenant, revoke_key, set_share
 from event_schemas.share import Share
 from tests.conftest import TestDatabase
 
@@ -56,7 +57,6 @@ async def test_a_key_stands_for_its_tenant_user_and_role(commands: PostgresDatab
     assert await invite_user(commands, tenant, "ada") == user
     key = await issue_key(commands, PEPPER, tenant, "member", user_id=user)
     principal = await Authenticator(commands, PEPPER, 60).principal(key.reveal())
-    assert principal is not None
     assert (principal.tenant_id, principal.user_id, principal.role) == (tenant, user, "member")
     assert principal.actor == f"user:{user}"
 
@@ -67,12 +67,10 @@ async def test_a_tenants_share_comes_with_its_keys_once_what_was_remembered_is_f
     tenant, other = await provision_tenant(commands, "acme"), await provision_tenant(commands, "other")
     key, others = await issue_key(commands, PEPPER, tenant, "admin"), await issue_key(commands, PEPPER, other, "admin")
     now = 0.0
-    authenticator = Authenticator(commands, PEPPER, 60, lambda: now)
+    authenticator = Authenticator(commands, PEPPER, 60, clock=lambda: now)
 
     async def share(key: ApiKey) -> Share:
-        principal = await authenticator.principal(key.reveal())
-        assert principal is not None
-        return principal.share
+        return (await authenticator.principal(key.reveal())).share
 
     assert await share(key) == Share(weight=1, priority="normal")
     assert await set_share(commands, tenant, weight=3) == Share(weight=3)
@@ -105,11 +103,19 @@ async def test_wrong_expired_and_malformed_keys_stand_for_nobody(commands: Postg
     key = await issue_key(commands, PEPPER, tenant, "admin")
     expired = await issue_key(commands, PEPPER, tenant, "admin", expires_at=datetime.now(UTC) - timedelta(seconds=1))
     authenticator = Authenticator(commands, PEPPER, 60)
-    assert await authenticator.principal(key.reveal()) is not None
+    assert await authenticator.principal(key.reveal())
     wrong = ApiKey(key.prefix, ApiKey.make().secret)
-    for text in ("", "parley_x", wrong.reveal(), ApiKey.make().reveal(), expired.reveal()):
-        assert await authenticator.principal(text) is None
-    assert await Authenticator(commands, "other pepper", 60).principal(key.reveal()) is None
+    for text, why in (
+        ("", "no API key"),
+        ("parley_x", "no API key"),
+        (wrong.reveal(), "unknown"),
+        (ApiKey.make().reveal(), "unknown"),
+        (expired.reveal(), "has expired"),
+    ):
+        with pytest.raises(NotAccepted, match=why):
+            await authenticator.principal(text)
+    with pytest.raises(NotAccepted, match="unknown"):
+        await Authenticator(commands, "other pepper", 60).principal(key.reveal())
 
 
 async def test_a_revoked_key_is_refused_at_once_where_it_was_remembered(commands: PostgresDatabase) -> None:
@@ -121,10 +127,11 @@ async def test_a_revoked_key_is_refused_at_once_where_it_was_remembered(commands
     async with asyncio.timeout(10):
         while REVOCATIONS not in signals.queues:
             await asyncio.sleep(0)
-        assert await authenticator.principal(key.reveal()) is not None
+        assert await authenticator.principal(key.reveal())
         assert await revoke_key(commands, signals, key.prefix)
-        while await authenticator.principal(key.reveal()) is not None:
-            await asyncio.sleep(0)
+        with pytest.raises(NotAccepted, match="revoked"):
+            while await authenticator.principal(key.reveal()):
+                await asyncio.sleep(0)
         assert not await revoke_key(commands, signals, key.prefix)
         stop.set()
         await following

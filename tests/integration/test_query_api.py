@@ -702,6 +702,11 @@ async def test_the_api_pages_are_complete(world: World) -> None:
         "/v1/audit/export",
         "/v1/audit/trace/{correlation_id}",
         "/v1/provider-keys",
+        "/v1/session",
+        "/v1/sessions",
+        "/v1/users",
+        "/v1/api-keys",
+        "/v1/tenants",
     }
     for path, operation in paths.items():
         assert operation["summary"]
