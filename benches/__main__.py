@@ -21,12 +21,15 @@ from benches.installation import apart
 from benches.measurements import Run
 from benches.parley import NotStarted
 from benches.plan import Plan, plan, quick
+from benches.record_alone import RecordPlan, RecordRun, measure_record_alone, record_markdown, record_plan
 from benches.report import markdown
 from benches.run import measure
 from cli.failures import CommandError
 
 _MOST_STREAMS = 512
 _SHOWN = 20
+_FEW = 400
+"""Events of a quick run."""
 _STOPPED = 130
 
 
@@ -34,6 +37,7 @@ class Only(StrEnum):
     """What is measured by itself, and not with the rest."""
 
     fairness = "fairness"
+    record = "record"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -73,7 +77,7 @@ def buses(text: str | None) -> list[Bus]:
 @app.command(
     epilog="Examples:  python -m benches  ·  python -m benches --bus postgres --streams 64 --seconds 5  ·  "
     "python -m benches --json figures.json > tables.md  ·  python -m benches --quick  ·  "
-    "python -m benches --only fairness"
+    "python -m benches --only fairness  ·  python -m benches --only record --events 1000000"
 )
 def bench(
     bus: Annotated[
@@ -92,8 +96,8 @@ def bench(
     only: Annotated[
         Only | None,
         typer.Option(
-            help="Something that is not measured with the rest: what light tenants wait beside a flood. "
-            "Of the other options --bus, --quick and --json count then."
+            help="By itself: what light tenants wait beside a flood, or what becomes of events, with a tenth of them "
+            "and with all. Of the other options --bus, --quick and --json count then, and --events for the record."
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures here, too.", dir_okay=False)] = None,
@@ -105,9 +109,11 @@ def bench(
     """
     counts = stream_counts(streams)
     asked = buses(bus)
-    what: Plan | FairnessPlan
+    what: Plan | FairnessPlan | RecordPlan
     if only is Only.fairness:
         what = quick_fairness(asked) if only_quick else fairness_plan(asked)
+    elif only is Only.record:
+        what = record_plan(asked, _FEW if only_quick else events)
     else:
         what = quick(asked) if only_quick else plan(asked, counts, tokens, seconds, events)
     if json is not None and not json.resolve().parent.is_dir():
@@ -128,17 +134,31 @@ def bench(
             board.line(f"wrong: and {len(run.wrong) - _SHOWN} more")
     if target is not None:
         target.write_text(run.model_dump_json(indent=2) + "\n")
-    print(fairness_markdown(run) if isinstance(run, FairnessRun) else markdown(run))
+    print(_tables(run))
     raise typer.Exit(1 if run.wrong else 0)
 
 
-async def _until_stopped(what: Plan | FairnessPlan, folder: Path, board: Board) -> Run | FairnessRun:
+def _tables(run: Run | FairnessRun | RecordRun) -> str:
+    match run:
+        case FairnessRun():
+            return fairness_markdown(run)
+        case RecordRun():
+            return record_markdown(run)
+        case _:
+            return markdown(run)
+
+
+async def _until_stopped(
+    what: Plan | FairnessPlan | RecordPlan, folder: Path, board: Board
+) -> Run | FairnessRun | RecordRun:
     """SIGTERM ends it as Ctrl-C does: with all that it started."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if isinstance(what, FairnessPlan):
         return await measure_fairness(what, folder, board.step)
+    if isinstance(what, RecordPlan):
+        return await measure_record_alone(what, folder, board.step)
     return await measure(what, folder, board.step)
 
 

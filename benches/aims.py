@@ -8,7 +8,7 @@ from math import inf
 
 from benches.bus import Bus
 from benches.cost import cost, total
-from benches.event_tables import quarter_of
+from benches.event_tables import smaller_of
 from benches.figures import Figures
 from benches.measurements import BusRun, Level, Run
 from benches.plan import CLIENTS
@@ -109,8 +109,8 @@ def _replayed(run: BusRun) -> Rebuilt:
 
 def _growth(run: BusRun) -> float | None:
     whole = _replayed(run)
-    quarter = quarter_of(run, whole)
-    return None if quarter is None else whole.peak_rss / quarter.peak_rss
+    smaller = smaller_of(run, whole)
+    return None if smaller is None else whole.peak_rss / smaller.peak_rss
 
 
 def _requests(level: Level | None) -> float | None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
+from benches.bus import Bus
 from benches.delivery import Deliveries, Delivery
-from benches.measurements import BusRun, Run
-from benches.record import Projected, Rebuilt
+from benches.measurements import Run
+from benches.record import Projected, Rebuilt, Record
 from benches.tables import UNKNOWN, memory, mib, ms, table
 
 
 def event_tables(run: Run) -> list[str]:
-    return [*_deliveries(run), *_projecting(run), *_rebuilding(run)]
+    return [*_deliveries(run), *record_tables(run.buses)]
+
+
+class Recorded(Protocol):
+    """What became of events on one bus."""
+
+    @property
+    def bus(self) -> Bus: ...
+
+    @property
+    def record(self) -> Record: ...
+
+
+def record_tables(buses: Sequence[Recorded]) -> list[str]:
+    return [*_projecting(buses), *_rebuilding(buses)]
 
 
 def _deliveries(run: Run) -> list[str]:
@@ -40,10 +58,10 @@ def _ways(deliveries: Deliveries) -> list[tuple[str, Delivery]]:
     ]
 
 
-def _projecting(run: Run) -> list[str]:
+def _projecting(buses: Sequence[Recorded]) -> list[str]:
     rows = []
-    for part in range(len(run.buses[0].record.projected)):
-        for bus_run in run.buses:
+    for part in range(len(buses[0].record.projected)):
+        for bus_run in buses:
             found = bus_run.record.projected[part]
             rows.append(
                 [
@@ -65,12 +83,12 @@ def _cpu(found: Projected, name: str) -> str:
     return f"{found.cpu_s[name] / found.events * 1e6:.0f}" if name in found.cpu_s else UNKNOWN
 
 
-def _rebuilding(run: Run) -> list[str]:
+def _rebuilding(buses: Sequence[Recorded]) -> list[str]:
     rows = []
-    for at in range(len(run.buses[0].record.rebuilt)):
-        for bus_run in run.buses:
+    for at in range(len(buses[0].record.rebuilt)):
+        for bus_run in buses:
             found = bus_run.record.rebuilt[at]
-            quarter = quarter_of(bus_run, found)
+            smaller = smaller_of(bus_run, found)
             rows.append(
                 [
                     f"`parley rebuild {found.name}`",
@@ -79,14 +97,14 @@ def _rebuilding(run: Run) -> list[str]:
                     f"{found.seconds:.2f}",
                     f"{found.lines_per_s:,.0f}",
                     mib(found.peak_rss),
-                    f"×{found.peak_rss / quarter.peak_rss:.2f}" if quarter is not None else UNKNOWN,
+                    f"×{found.peak_rss / smaller.peak_rss:.2f}" if smaller is not None else UNKNOWN,
                 ]
             )
-    head = ["what", "bus", "record (events)", "took (s)", "events/s", "peak RSS (MiB)", "over a quarter of the record"]
+    head = ["what", "bus", "record (events)", "took (s)", "events/s", "peak RSS (MiB)", "over the smaller record"]
     return table("Replayed from the record", head, rows)
 
 
-def quarter_of(bus_run: BusRun, rebuilt: Rebuilt) -> Rebuilt | None:
+def smaller_of(bus_run: Recorded, rebuilt: Rebuilt) -> Rebuilt | None:
     """The same with a smaller record; None where there was none."""
     same = (each for each in bus_run.record.rebuilt if each.name == rebuilt.name and each.record < rebuilt.record)
     return next(same, None)

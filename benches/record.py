@@ -68,27 +68,28 @@ class Rebuilt(BaseModel):
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    projected: list[Projected] = Field(description="a quarter of the events, then the others")
-    rebuilt: list[Rebuilt] = Field(description="`all` with a quarter of the record, then all with the whole")
+    projected: list[Projected] = Field(description="the first part of the events, then the others")
+    rebuilt: list[Rebuilt] = Field(description="with the first part of the record, then with the whole")
     wrong: list[str]
 
 
 async def measure_record(
-    installation: Installation, groups: Groups, events: int, tell: Callable[[str], None]
+    installation: Installation, groups: Groups, first: int, events: int, tell: Callable[[str], None]
 ) -> Record:
-    """``groups`` has the servers. ``tell`` is told four times what is done next. Raises LoadFailed, and what the bus
-    and the database raise."""
+    """All of it with the ``first`` events, then with all ``events``. ``groups`` has the servers. ``tell`` is told four
+    times what is done next. Raises LoadFailed, and what the bus and the database raise."""
     backlog = Backlog()
-    quarter = max(1, events // 4 // EVENTS_A_GENERATION)
-    rest = max(1, events // EVENTS_A_GENERATION - quarter)
+    part = max(1, first // EVENTS_A_GENERATION)
+    rest = max(1, events // EVENTS_A_GENERATION - part)
     database = owner_database(installation.settings)
-    orders = [RebuildOrder(model="all", check=False), RebuildOrder(model="all", check=True)]
-    each = [RebuildOrder(model=model, check=model == EVENT_LOG) for model in MODELS]
+    orders = [RebuildOrder(model="all", check=check) for check in (False, True)]
+    orders.append(RebuildOrder(model=EVENT_LOG, check=True))
+    each = [RebuildOrder(model=model, check=False) for model in MODELS if model != EVENT_LOG]
     projected: list[Projected] = []
     rebuilt: list[Rebuilt] = []
     wrong: list[str] = []
     try:
-        for generations, wanted in ((quarter, orders), (rest, [*orders, *each])):
+        for generations, wanted in ((part, orders), (rest, [*orders, *each])):
             tell(f"projecting {generations * EVENTS_A_GENERATION} events")
             projected.append(await _project(installation, database, groups, backlog, generations))
             wrong += await differences(database, backlog)

@@ -14,7 +14,7 @@ def markdown(run: Run) -> str:
     """All of it, with a heading a table."""
     return "\n".join(
         [
-            *_machine(run.machine),
+            *machine_lines(run.machine),
             *aims_table(run),
             *load_tables(run),
             *event_tables(run),
@@ -23,7 +23,8 @@ def markdown(run: Run) -> str:
     )
 
 
-def _machine(machine: Machine) -> list[str]:
+def machine_lines(machine: Machine) -> list[str]:
+    """Where a run was made."""
     return [
         f"{machine.processor}, {machine.cores} cores, {machine.memory / 2**30:.0f} GiB; {machine.system}; "
         f"Python {machine.python}; load average before the run {machine.load_average:.2f}.",

@@ -92,7 +92,8 @@ class BusBench:
             async with child("benches.delivery", order, installation.environment) as process:
                 deliveries = Deliveries.model_validate_json(await line_of(process))
             groups = self._broker_groups.with_("postgres", pid)
-            return deliveries, await measure_record(installation, groups, self._plan.events, self._tell)
+            events = self._plan.events
+            return deliveries, await measure_record(installation, groups, events // 4, events, self._tell)
 
     async def _whole(self, deliveries: Deliveries, record: Record, deaths: list[str]) -> BusRun:
         installation = self._installation("whole")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import audit, limit_commands, operators, pulsar, services
+from cli import audit, limit_commands, operators, pulsar, record, services
 
 _OPERATIONS = "Operations"
 
@@ -54,6 +54,7 @@ app.add_typer(limit_commands.commands, name="limits", rich_help_panel=_OPERATION
 app.add_typer(operators.provider_keys, name="provider-key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.dead_letter_commands, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(audit.commands, name="audit", rich_help_panel=_OPERATIONS)
+app.add_typer(record.commands, name="record", rich_help_panel=_OPERATIONS)
 app.add_typer(pulsar.commands, name="pulsar", rich_help_panel=_OPERATIONS)
 
 

@@ -36,6 +36,8 @@ from command_api.webhook_client import WebhookClient
 from command_api.webhook_delivery import Deliveries
 from command_api.webhooks import Webhooks
 
+ROUTERS = (router, limits_routes.router, webhook_routes.router)
+
 _HOUSEKEEPING_S = 3600.0
 
 
@@ -115,7 +117,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings,
             side.authenticator,
             side.readiness,
-            [router, limits_routes.router, webhook_routes.router],
+            ROUTERS,
         )
         app.state.command = ports
         await serve_application(app, settings, stop)

@@ -22,7 +22,7 @@ from event_schemas.chat import (
     with_logprobs,
 )
 from event_schemas.limits import Reserved
-from event_schemas.payload import AboutGeneration, Content, Payload, Served, Usage, Written
+from event_schemas.payload import AboutGeneration, Content, PaidBy, Payload, Served, Usage, Written
 from event_schemas.share import Share
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -196,6 +196,7 @@ class AttemptLost(AboutGeneration):
     model: str
     usage: Usage
     served: Served | None = None
+    paid_by: PaidBy | None = Field(default=None, description="none: nobody knows")
 
 
 class TokensContent(Content):
@@ -232,6 +233,7 @@ class _Ended(AboutGeneration):
     model: str = Field(description="as the prompt names it")
     usage: Usage
     served: Served | None = Field(default=None, description="none: no attempt ran")
+    paid_by: PaidBy | None = Field(default=None, description="none: nobody knows, or no attempt ran")
     deltas: int = Field(ge=0, description="how many deltas the answer came in")
     content: Written | None = Field(description="an AnswerContent; none: nothing was written")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -86,6 +86,10 @@ class Usage(BaseModel):
     cached_input_tokens: int = Field(default=0, ge=0, description="of the input: what the provider had in its cache")
     reasoning_tokens: int = Field(default=0, ge=0, description="of the output: what was thought and not said")
     cost_usd: Decimal | None = Field(default=None, ge=0, description="in US dollars; none: the price is not known")
+
+
+PaidBy = Literal["platform", "tenant"]
+"""Whose account an attempt goes on: a tenant pays where a provider key of its own is asked with."""
 
 
 class Served(BaseModel):

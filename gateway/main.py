@@ -7,12 +7,8 @@ import asyncio
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
-import command_api.limits_routes
 import command_api.main
-import command_api.routes
-import command_api.webhook_routes
 import query_api.main
-import query_api.routes
 from backplane.settings import Settings
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
@@ -39,13 +35,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings,
             commands.authenticator,
             commands.readiness,
-            [
-                front,
-                command_api.routes.router,
-                command_api.limits_routes.router,
-                command_api.webhook_routes.router,
-                query_api.routes.router,
-            ],
+            [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS],
         )
         app.state.command = command_ports
         app.state.query = query_api.main.ports(queries, settings)

@@ -33,6 +33,7 @@ TABLE = Table(
         "pool": "text",
         "backend": "text",
         "served_model": "text",
+        "paid_by": "text",
         "at": "timestamptz",
     },
     key=("tenant_id", "generation_id", "attempt"),
@@ -66,6 +67,7 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
                 "pool": attempt.served and attempt.served.pool,
                 "backend": attempt.served and attempt.served.backend,
                 "served_model": attempt.served and attempt.served.model,
+                "paid_by": attempt.paid_by,
                 "at": envelope.time,
             }
             return said if row is None else max(row, said, key=_weight)

@@ -9,8 +9,11 @@ from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import QuerySide, query_side
 from event_schemas.topics import all_topics
-from query_api.routes import router
+from query_api import routes, usage_routes
 from query_api.service import QueryPorts
+
+ROUTERS = (routes.router, usage_routes.router)
+"""Everything that the query API answers."""
 
 
 def ports(side: QuerySide, settings: Settings) -> QueryPorts:
@@ -31,7 +34,7 @@ def ports(side: QuerySide, settings: Settings) -> QueryPorts:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the query API alone until ``stop`` is set."""
     async with query_side(settings) as side:
-        app = make_application("Parley query API", settings, side.authenticator, side.readiness, [router])
+        app = make_application("Parley query API", settings, side.authenticator, side.readiness, ROUTERS)
         app.state.query = ports(side, settings)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))

@@ -63,6 +63,13 @@ Search = Annotated[
 ConversationPageCursor = Annotated[str | None, Query(description=_CURSOR), _valid(ConversationCursor.parse)]
 ConversationLimit = Annotated[int, Query(ge=1, le=100, description="most conversations of a page")]
 
+OfUser = Annotated[UUID | None, Query(alias="user_id", description="only what this user used")]
+OfKey = Annotated[UUID | None, Query(alias="key_id", description="only what was asked with this API key")]
+OfModel = Annotated[
+    str | None,
+    Query(alias="model", max_length=200, description="only what was asked of this model", examples=["gemma-3-270m"]),
+    AfterValidator(_storable),
+]
 From = Annotated[
     datetime | None,
     Query(alias="from", description="beginning, inclusive; UTC where it names no zone; default: 30 days before `to`"),

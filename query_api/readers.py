@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import cast
 from uuid import UUID
 
@@ -213,14 +212,6 @@ async def conversation(ports: QueryPorts, principal: Principal, conversation_id:
     # Hundreds of messages take tens of milliseconds, for which no stream may wait.
     messages = await asyncio.to_thread(opening.messages, row["messages"], opener)
     return opening.title(row, opener) | {"messages": messages}
-
-
-async def usage(
-    ports: QueryPorts, principal: Principal, *, since: datetime, until: datetime, group_by: sql.Grouping
-) -> list[Row]:
-    """Raises DatabaseUnavailable."""
-    async with ports.database.tenant(principal.tenant_id) as session:
-        return await sql.usage(session, sql.Eyes.of(principal), since=since, until=until, group_by=group_by)
 
 
 async def provider_keys(ports: QueryPorts, principal: Principal) -> list[Row]:

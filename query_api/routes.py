@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -23,11 +22,9 @@ from query_api.assembly import Step
 from query_api.cursors import ConversationCursor, parse_sequence
 from query_api.freshness import NoSuch, ProjectionsLag
 from query_api.service import QueryPorts
-from query_api.sql import EventFilter, Grouping
+from query_api.sql import EventFilter
 
 NDJSON = "application/x-ndjson"
-
-_USAGE_SPAN = timedelta(days=30)
 
 _STREAM_EXAMPLE = """\
 id: 1-0
@@ -47,7 +44,6 @@ data: {"model":"gemma-3-270m","usage":{"input_tokens":5,"output_tokens":2,"sourc
 queries = APIRouter(prefix="/v1", tags=["queries"])
 
 Reader = Annotated[Principal, Depends(requires("conversations.use"))]
-UsageReader = Annotated[Principal, Depends(requires("usage.read"))]
 Admin = Annotated[Principal, Depends(requires("provider_keys.manage"))]
 Auditor = Annotated[Principal, Depends(requires("events.read"))]
 
@@ -174,28 +170,6 @@ async def get_conversation(
     with _answers():
         row = await readers.conversation(_ports(request), principal, conversation_id)
     return views.ConversationWithMessages.of(row)
-
-
-@queries.get("/usage", response_model=views.UsageReport, summary="Tokens used", responses=responses(401, 403, 422, 503))
-async def get_usage(
-    request: Request,
-    principal: UsageReader,
-    since: parameters.From = None,
-    to: parameters.To = None,
-    group_by: Annotated[Grouping, Query(description="what the sums are by; days are in UTC")] = "day",
-) -> views.UsageReport:
-    """What attempts used that ended in a span of time. A member sees its own; an admin that of the whole tenant."""
-    until = to or datetime.now(UTC)
-    try:
-        begin = since or until - _USAGE_SPAN
-    except OverflowError:
-        raise parameters.invalid("query", "to", "is before there was time") from None
-    if begin >= until:
-        raise parameters.invalid("query", "from", "must be before `to`")
-    groups = await readers.usage(_ports(request), principal, since=begin, until=until, group_by=group_by)
-    return views.UsageReport.model_validate(
-        {"from": begin, "to": until, "group_by": group_by, "groups": [views.UsageGroup.of(group) for group in groups]}
-    )
 
 
 @queries.get(

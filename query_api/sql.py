@@ -14,7 +14,7 @@ from backplane.security.checkpoint import Checkpoint
 from backplane.security.principal import Principal
 from query_api.cursors import ConversationCursor
 
-Grouping = Literal["model", "user", "key", "day"]
+Grouping = Literal["model", "user", "key", "day", "paid_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +182,33 @@ _GROUPS: dict[Grouping, str] = {
     "user": "user_id::text",
     "key": "key_id::text",
     "day": "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    "paid_by": "paid_by",
 }
 
 
-async def usage(
-    session: TenantSession, eyes: Eyes, *, since: datetime, until: datetime, group_by: Grouping
-) -> list[Row]:
-    """Sums of ``since <= at < until``."""
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Attempts that ended at ``since <= at < until``, of what is given besides."""
+
+    since: datetime
+    until: datetime
+    user_id: UUID | None = None
+    key_id: UUID | None = None
+    model: str | None = None
+
+    def where(self, session: TenantSession, eyes: Eyes) -> _Where:
+        where = _Where()
+        span = {"since": self.since, "until": self.until}
+        where.and_("tenant_id = :tenant AND at >= :since AND at < :until", tenant=session.tenant_id, **span)
+        where.and_(_MINE_BY_KEY, **eyes.parameters())
+        for column in ("user_id", "key_id", "model"):
+            if (value := getattr(self, column)) is not None:
+                where.and_(f"{column} = :of_{column}", **{f"of_{column}": value})
+        return where
+
+
+async def usage(session: TenantSession, eyes: Eyes, chosen: UsageFilter, group_by: Grouping) -> list[Row]:
+    where = chosen.where(session, eyes)
     return await session.all(
         f"""SELECT {_GROUPS[group_by]} AS group, count(DISTINCT generation_id) AS generations, count(*) AS attempts,
                    sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
@@ -197,13 +217,25 @@ async def usage(
                    (count(*) FILTER (WHERE source = 'estimated')) AS estimated_attempts,
                    sum(cost_usd) AS cost_usd,
                    (count(*) FILTER (WHERE cost_usd IS NULL)) AS attempts_of_unknown_cost
-            FROM read_models.usage
-            WHERE tenant_id = :tenant AND at >= :since AND at < :until AND {_MINE_BY_KEY}
-            GROUP BY 1 ORDER BY 1 NULLS LAST""",  # noqa: S608 - the grouping comes from a fixed table
-        tenant=session.tenant_id,
-        since=since,
-        until=until,
-        **eyes.parameters(),
+            FROM read_models.usage WHERE {where} GROUP BY 1 ORDER BY 1 NULLS LAST""",  # noqa: S608 - see _GROUPS, _Where
+        **where.parameters,
+    )
+
+
+async def attempts(
+    session: TenantSession, eyes: Eyes, chosen: UsageFilter, *, after: Row | None, limit: int
+) -> list[Row]:
+    """Single attempts, oldest first, beginning after the one given."""
+    where = chosen.where(session, eyes)
+    if after is not None:
+        place = {f"after_{name}": after[name] for name in ("at", "generation_id", "attempt")}
+        where.and_("(at, generation_id, attempt) > (:after_at, :after_generation_id, :after_attempt)", **place)
+    return await session.all(
+        f"""SELECT at, generation_id, attempt, user_id, key_id, model, pool, backend, served_model, paid_by, source,
+                   input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd
+            FROM read_models.usage WHERE {where} ORDER BY at, generation_id, attempt LIMIT :limit""",  # noqa: S608
+        limit=limit,
+        **where.parameters,
     )
 
 

@@ -202,7 +202,9 @@ class ConversationWithMessages(ConversationView):
 
 class UsageGroup(_View):
     group: str | None = Field(
-        description="the model, the user's id (null: none), the key's id, or the day in UTC", examples=["2026-03-01"]
+        description="the model, the user's id (null: none), the key's id, the day in UTC, or who paid: `platform`, or"
+        " `tenant` with a provider key of its own (null: nobody knows)",
+        examples=["2026-03-01"],
     )
     generations: int = Field(description="generations", examples=[12])
     attempts: int = Field(description="attempts; more than generations where some were lost", examples=[13])
@@ -224,7 +226,9 @@ class UsageGroup(_View):
 class UsageReport(_View):
     since: datetime = Field(alias="from", description="beginning, inclusive", examples=["2026-03-01T00:00:00Z"])
     until: datetime = Field(alias="to", description="end, exclusive", examples=["2026-04-01T00:00:00Z"])
-    group_by: Literal["model", "user", "key", "day"] = Field(description="what the sums are by", examples=["day"])
+    group_by: Literal["model", "user", "key", "day", "paid_by"] = Field(
+        description="what the sums are by", examples=["day"]
+    )
     groups: list[UsageGroup] = Field(description="one for each that used anything, in order")
 
 

@@ -8,6 +8,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -240,7 +241,8 @@ class Attempt:
             stop=prompt.content.stop,
         )
         permit, self._permit = self._permit, None
-        answer = self._ports.upstream.answer(request, self._facts.tenant_id, estimate.tokens(self._prompt), permit)
+        tokens, paid = estimate.tokens(self._prompt), partial(self._facts.paid, self._attempt)
+        answer = self._ports.upstream.answer(request, self._facts.tenant_id, tokens, permit, paid)
         try:
             async with aclosing(answer) as items:
                 async for item in items:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from backplane.settings.pools import PoolSettings
+from backplane.settings.pools import KEYED, PoolSettings
 from backplane.settings.prices import PriceTable
-from event_schemas.payload import Served, Usage
+from event_schemas.payload import PaidBy, Served, Usage
 
 
 class Billing:
@@ -24,6 +24,11 @@ class Billing:
         if settings is None:
             return None
         return Served(pool=pool, backend=settings.backend, model=settings.name_at_backend(model))
+
+    def paid_by(self, pool: str) -> PaidBy | None:
+        """Who pays for whatever runs in ``pool``; None where that is up to the key, or the pool is gone."""
+        settings = self._pools.get(pool)
+        return None if settings is None or settings.backend in KEYED else "platform"
 
     def priced(self, usage: Usage, served: Served | None) -> Usage:
         """``usage`` with what it costs, as far as that is known."""

@@ -23,7 +23,7 @@ from event_schemas.generation import (
     TokensContent,
     TokensEmitted,
 )
-from event_schemas.payload import Payload, Usage
+from event_schemas.payload import PaidBy, Payload, Usage
 from workers.billing import Billing
 from workers.deltas import Deltas
 
@@ -51,11 +51,19 @@ class Facts:
         self._worker = worker
         self._billing = billing
         self._served = billing.served(prompt.pool, prompt.model)
+        self._paid_by: dict[int, PaidBy] = {}
         self._model = prompt.asked_model if isinstance(prompt, SubmitPrompt) else prompt.model
 
     @property
     def tenant_id(self) -> UUID:
         return self._cause.tenantid
+
+    def paid(self, attempt: int, by: PaidBy) -> None:
+        """Whose key ``attempt`` asks with; the last one counts."""
+        self._paid_by[attempt] = by
+
+    def _payer(self, attempt: int) -> PaidBy | None:
+        return self._paid_by.get(attempt) or self._billing.paid_by(self._prompt.pool)
 
     def started(self, attempt: int) -> AnyEnvelope:
         kind = GenerationStarted if attempt == 1 else GenerationRestarted
@@ -93,6 +101,7 @@ class Facts:
                     _NOTHING if output_tokens is None else self.estimate(output_tokens), self._served
                 ),
                 served=self._served,
+                paid_by=self._payer(attempt),
             )
         )
 
@@ -125,7 +134,7 @@ class Facts:
 
     def _broken_off(self, attempt: int, deltas: Deltas | None, key: DataKey | None) -> dict[str, Any]:
         if deltas is None:
-            return self._ended(attempt, _NOTHING, Deltas(), None) | {"served": None}
+            return self._ended(attempt, _NOTHING, Deltas(), None) | {"served": None, "paid_by": None}
         return self._ended(attempt, self.estimate(deltas.count), deltas, key)
 
     def _ended(self, attempt: int, usage: Usage, deltas: Deltas, key: DataKey | None) -> dict[str, Any]:
@@ -139,6 +148,7 @@ class Facts:
             "model": self._model,
             "usage": self._billing.priced(usage, self._served),
             "served": self._served,
+            "paid_by": self._payer(attempt),
             "deltas": deltas.count,
             "content": key.seal(deltas.answer) if key is not None and deltas.count else None,
         }

@@ -17,6 +17,7 @@ from backplane.security.provider_key import ProviderKey as ProviderKey
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
 from event_schemas.envelope import PLATFORM
+from event_schemas.payload import PaidBy
 from workers.breaker import Breaker
 from workers.inference.port import Limits, RequestRefused
 
@@ -90,6 +91,10 @@ class Permit:
     taken: Taken
     owner: UUID
     breaker: Breaker
+
+    @property
+    def paid_by(self) -> PaidBy:
+        return "platform" if self.owner == PLATFORM else "tenant"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from uuid import UUID
 from backplane.ports.key_room import Full, KeyState, RoomUnavailable
 from backplane.settings.pools import PoolSettings
 from event_schemas.control_plane import ProviderKeySetAside
+from event_schemas.payload import PaidBy
 from workers.breaker import FAILURES, Breaker
 from workers.inference.port import (
     Backend,
@@ -61,6 +62,13 @@ Announce = Callable[[UUID, ProviderKeySetAside], Awaitable[None]]
 
 
 async def _tell_nobody(owner: UUID, news: ProviderKeySetAside) -> None: ...
+
+
+Paid = Callable[[PaidBy], None]
+"""Is told whose key is asked with, before it is; again where another one has to be."""
+
+
+def _mind_nobody(by: PaidBy) -> None: ...
 
 
 class Upstream:
@@ -111,7 +119,7 @@ class Upstream:
                 await self._keys.give_back(permit)
 
     async def answer(
-        self, request: InferenceRequest, tenant_id: UUID, tokens: int, permit: Leave
+        self, request: InferenceRequest, tenant_id: UUID, tokens: int, permit: Leave, paid: Paid = _mind_nobody
     ) -> AsyncGenerator[Item]:
         """The pieces of an answer, then how it ended. Raises NoRoom, RequestRefused, BackendUnavailable."""
         if isinstance(permit, Full):
@@ -122,6 +130,8 @@ class Upstream:
         tries = 0
         said = False
         while True:
+            if permit is not None:
+                paid(permit.paid_by)
             try:
                 async with aclosing(self._ask(request, permit)) as items:
                     async for item in items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.client import Client, Json, eventually
 from tests.e2e.conftest import Callers
+from tests.e2e.running import Up
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -165,3 +167,10 @@ async def test_metrics_can_be_parsed_and_say_nothing_about_anybody(admin: Client
         assert foreign not in response.text
     assert (await admin.get("/healthz")) == {"status": "ok"}
     assert (await admin.get("/readyz")) == {"status": "ready", "not_ready": {}}
+
+
+async def test_the_record_equals_what_the_bus_still_holds(parley: Up, admin: Client) -> None:
+    accepted = await admin.submit("x")
+    await admin.ended(accepted["generation_id"])
+    said = parley.parley("record", "compare")
+    assert re.match(r"equal: [1-9]\d* messages of the bus, [1-9]\d* lines of the record", said), said

@@ -195,6 +195,7 @@ async def test_roles_may_do_what_is_theirs_and_nothing_else(callers: Callers) ->
         ("GET", "/v1/conversations"): work,
         ("GET", conversation): work,
         ("GET", "/v1/usage"): work,
+        ("GET", "/v1/usage/attempts"): work,
         ("GET", "/v1/events"): {"admin", "auditor"},
         ("GET", "/v1/session"): everybody,
         ("GET", "/v1/sessions"): everybody,

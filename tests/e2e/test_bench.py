@@ -15,6 +15,7 @@ import pytest
 from benches.bus import Bus
 from benches.measurements import BROKER, Run
 from benches.plan import quick
+from benches.record_alone import RecordRun, record_markdown
 from benches.report import markdown
 
 
@@ -82,4 +83,26 @@ def test_a_signal_ends_all_that_it_started(number: signal.Signals, temporary: Pa
     assert output == ""
     assert "benches: stopped, and all that it started" in errors.splitlines()
     assert psutil.wait_procs(started, timeout=10)[1] == []
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.timeout(600)
+def test_what_becomes_of_events_is_measured_by_itself(tmp_path: Path, temporary: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "benches", "--only", "record", "--quick", "--bus", "postgres", "--json", "figures.json"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    run = RecordRun.model_validate_json((tmp_path / "figures.json").read_text())
+    assert finished.stdout == record_markdown(run) + "\n"
+    assert f"{run.plan.steps}/{run.plan.steps} " in finished.stderr
+    (found,) = run.buses
+    assert [part.events for part in found.record.projected] == [40, 360]
+    for name in ("all", "event_log --check"):
+        assert [each.record for each in found.record.rebuilt if each.name == name] == [40, 400]
     assert list(temporary.iterdir()) == []

@@ -38,7 +38,7 @@ from event_schemas.generation import PromptContent, TokensContent
 from event_schemas.payload import Content
 from event_schemas.topics import all_topics
 from query_api.following import Pace
-from query_api.routes import router
+from query_api.main import ROUTERS
 from query_api.service import QueryPorts
 from tests.conftest import TestDatabase
 from tests.data_keys import DATA_KEYS
@@ -284,7 +284,7 @@ async def serving(
         queries, reader, room, DATA_KEYS, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s
     )
     app = make_application(
-        "Parley query API", Settings(), Authenticator(queries, PEPPER, 0), Readiness(postgres=queries.ping), [router]
+        "Parley query API", Settings(), Authenticator(queries, PEPPER, 0), Readiness(postgres=queries.ping), ROUTERS
     )
     app.state.query = ports
     listening = socket.create_server(("127.0.0.1", 0))

@@ -30,6 +30,7 @@ from command_api.provider_keys import ProviderKeys
 from event_schemas.control_plane import ProviderKeySetAside
 from event_schemas.envelope import PLATFORM
 from event_schemas.generation import GenerationCompleted, Parameters
+from event_schemas.payload import PaidBy
 from tests.conftest import TestDatabase, ValkeyServer
 from tests.contract.inference.requests import request
 from tests.integration.prompts import POOL, scripted
@@ -76,6 +77,8 @@ class Pool:
     asked_for: dict[str, UUID] = field(default_factory=dict)
     """The tag that a prompt has at the provider → its tenant."""
     news: list[tuple[UUID, ProviderKeySetAside]] = field(default_factory=list)
+    paid: list[PaidBy] = field(default_factory=list)
+    """Who paid, at each request."""
 
     async def add(self, owner: UUID, secret: str) -> None:
         self.server.add_key(secret)
@@ -91,7 +94,7 @@ class Pool:
         self.asked_for[tag] = tenant_id
         async with asyncio.timeout(20):
             permit = await self.upstream.permit(tenant_id, 20)
-            async with aclosing(self.upstream.answer(wanted, tenant_id, 20, permit)) as items:
+            async with aclosing(self.upstream.answer(wanted, tenant_id, 20, permit, self.paid.append)) as items:
                 ended = [item async for item in items if isinstance(item, Finished)]
         assert len(ended) == 1
         return self.server.ledger.tagged(tag)[-1].key
@@ -200,6 +203,7 @@ async def test_a_tenants_own_key_is_its_own_and_nobody_elses(world: World) -> No
     assert await pool.added.load()
     assert {await pool.ask(ADA) for _ in range(4)} == {"configured"}
     assert not await pool.added.load()
+    assert pool.paid == ["platform", *["tenant"] * 4, *["platform"] * 12]
 
 
 async def test_a_change_is_heard_at_once(world: World) -> None:

@@ -61,7 +61,7 @@ async def test_messages_in_flight_survive(bus: PostgresBus, own_server: Postgres
     topic = f"flight-{mode.value}"
     await bus.create_topics([topic], partitions=3)
     await bus.ensure_subscription([topic], "s", Start.EARLIEST)
-    other = PostgresBus(own_server.role_url("command_api", "postgres"), lease_s=1.0)
+    other = PostgresBus(own_server.role_url("projections", "postgres"), lease_s=1.0)
     consumers = [await each.subscribe([topic], "s", mode, prefetch=5) for each in (bus, other)]
     confirmed: list[bytes] = []
     refused = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -596,6 +598,103 @@ async def test_usage_is_summed_by_what_was_asked(world: World, tenant: UUID) -> 
         assert groups == {str(getattr(admin, whose)): 1, str(getattr(member, whose)): 2}
 
 
+async def used(world: World, who: Caller, **columns: Any) -> UUID:
+    """An attempt of ``who`` in the usage; the row is as given, else one of the model `m`."""
+    row: dict[str, Any] = {
+        "generation_id": new_id(),
+        "attempt": 1,
+        "tenant_id": who.tenant_id,
+        "user_id": who.user_id,
+        "key_id": who.key_id,
+        "model": "m",
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "source": "provider",
+        "at": NOW,
+    }
+    await world.insert("usage", **row | columns)
+    made: UUID = (row | columns)["generation_id"]
+    return made
+
+
+DAY = {"from": "2026-03-01", "to": "2026-03-02"}
+
+
+async def test_usage_tells_who_paid_and_is_filtered(world: World, tenant: UUID) -> None:
+    admin, member = await world.caller(tenant, "admin"), await world.caller(tenant, "member")
+    await used(world, admin, paid_by="tenant", cost_usd=Decimal("0.25"), model="large")
+    await used(world, member, paid_by="platform", cost_usd=Decimal("0.0000001"))
+    await used(world, member, paid_by="platform", cost_usd=Decimal("0.5"))
+    await used(world, member)
+
+    async def report(caller: Caller = admin, **parameters: str) -> dict[str | None, tuple[int, str | None]]:
+        body = (await caller.get("/v1/usage", **DAY, group_by="paid_by", **parameters)).json()
+        return {one["group"]: (one["attempts"], one["cost_usd"]) for one in body["groups"]}
+
+    assert await report() == {"platform": (2, "0.5000001"), "tenant": (1, "0.25"), None: (1, None)}
+    assert await report(model="large") == {"tenant": (1, "0.25")}
+    assert await report(user_id=str(member.user_id)) == {"platform": (2, "0.5000001"), None: (1, None)}
+    assert await report(key_id=str(admin.key_id)) == {"tenant": (1, "0.25")}
+    assert await report(key_id=str(admin.key_id), model="m") == {}
+    # A filter shows nobody more than they may see.
+    assert await report(member, user_id=str(admin.user_id)) == {}
+    assert await report(await world.caller(new_id(), "admin"), key_id=str(admin.key_id)) == {}
+
+
+async def test_usage_is_exported_for_spreadsheets_without_formulas(world: World, tenant: UUID) -> None:
+    admin = await world.caller(tenant, "admin")
+    names = ['=HYPERLINK("http://evil")', "+1", "-1", "@SUM(A1)", "\tx", 'with "quotes", and\nlines', "plain"]
+    for name in names:
+        await used(world, admin, model=name, paid_by="platform", cost_usd=Decimal("0.0000000001"))
+    for response in (
+        await admin.get("/v1/usage", **DAY, group_by="model", format="csv"),
+        await admin.http.get("/v1/usage", params={**DAY, "group_by": "model"}, headers={"Accept": "text/csv"}),
+    ):
+        assert response.headers["content-type"].startswith("text/csv")
+        head, *lines = csv.reader(io.StringIO(response.text, newline=""))
+        assert head[0] == "model"
+        shown = {line[0] for line in lines}
+        assert shown == {f"'{name}" if name[0] in "=+-@\t" else name for name in names}
+        (line,) = (line for line in lines if line[0] == "plain")
+        assert dict(zip(head, line, strict=True)) | {"cost_usd": "0.0000000001", "input_tokens": "10"} == dict(
+            zip(head, line, strict=True)
+        )
+    asked_for_json = await admin.http.get("/v1/usage", params={**DAY, "format": "json"}, headers={"Accept": "text/csv"})
+    assert asked_for_json.headers["content-type"] == "application/json"
+
+
+async def test_every_attempt_is_exported_once(world: World, tenant: UUID) -> None:
+    admin, member = await world.caller(tenant, "admin"), await world.caller(tenant, "member")
+    # More than a page, most of them at the same moment.
+    ids = {str(await used(world, admin, at=NOW + timedelta(seconds=number // 700))) for number in range(1201)}
+    mine = await used(world, member, attempt=2, paid_by="tenant", pool="cloud", backend="openai", served_model="=x")
+    response = await admin.get("/v1/usage/attempts", **DAY)
+    assert response.headers["content-type"].startswith("text/csv")
+    lines = list(csv.DictReader(io.StringIO(response.text, newline="")))
+    assert len(lines) == 1202
+    assert {line["generation_id"] for line in lines} == ids | {str(mine)}
+    assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
+    (line,) = csv.DictReader(io.StringIO((await member.get("/v1/usage/attempts", **DAY)).text))
+    assert line == {
+        "at": NOW.isoformat(),
+        "generation_id": str(mine),
+        "attempt": "2",
+        "user_id": str(member.user_id),
+        "key_id": str(member.key_id),
+        "model": "m",
+        "pool": "cloud",
+        "backend": "openai",
+        "served_model": "'=x",
+        "paid_by": "tenant",
+        "source": "provider",
+        "input_tokens": "10",
+        "cached_input_tokens": "0",
+        "output_tokens": "5",
+        "reasoning_tokens": "0",
+        "cost_usd": "",
+    }
+
+
 async def log(world: World, tenant: UUID, count: int) -> list[bytes]:
     """Lines of the event log; every tenth is of another type and actor."""
     envelopes = []
@@ -696,6 +795,7 @@ async def test_the_api_pages_are_complete(world: World) -> None:
         "/v1/conversations",
         "/v1/conversations/{conversation_id}",
         "/v1/usage",
+        "/v1/usage/attempts",
         "/v1/events",
         "/v1/audit/verify",
         "/v1/audit/checkpoints",

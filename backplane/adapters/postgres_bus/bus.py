@@ -22,27 +22,16 @@ SELECT m.partition, m.entry, m.key, m.payload, m.properties FROM bus.messages m
 WHERE m.topic_id = $1 AND m.partition = $2 AND m.entry > $3
 ORDER BY m.entry LIMIT $4
 """
-_HEADS = """
-SELECT bus.newest(p.topic_id, p.partition) AS newest FROM bus.partitions p WHERE p.topic_id = $1 ORDER BY p.partition
-"""
-# A subscription that is not there yet would begin with the oldest message kept.
-_BACKLOG = """
-SELECT bus.newest(p.topic_id, p.partition) + 1
-       - coalesce(bus.next_entry(s.subscription_id, p.partition), p.dropped + 1) + (
-         SELECT count(*) FROM bus.deliveries d
-         WHERE d.subscription_id = s.subscription_id AND d.partition = p.partition) AS messages
-FROM bus.partitions p
-LEFT JOIN bus.subscriptions s ON s.topic_id = p.topic_id AND s.name = $2
-WHERE p.topic_id = $1
-ORDER BY p.partition
-"""
+_HEADS = "SELECT newest FROM bus.heads($1)"
+_BACKLOG = "SELECT messages FROM bus.backlog($1, $2)"
 
 
 class PostgresBus:
     """The bus in the schema ``bus`` of one database. One instance a process; nothing is opened before its first use.
 
     Args:
-        url: ``postgresql://…`` of any of the ``parley_*`` roles, or the owner; a direct connection, no pooler between.
+        url: ``postgresql://…`` of a ``parley_*`` role, or the owner; a direct connection, no pooler between. The APIs'
+            roles may publish and count, no more.
         lease_s: seconds without a heartbeat after which a consumer counts as dead.
         retention: how long messages are kept after every subscription has passed them.
         pool_size: connections for statements; one more listens while there are consumers.

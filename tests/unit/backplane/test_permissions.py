@@ -10,10 +10,8 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-import command_api.limits_routes
-import command_api.routes
-import command_api.webhook_routes
-import query_api.routes
+import command_api.main
+import query_api.main
 from backplane.security.permissions import GRANTS, PERMISSIONS, Permission, lesser
 from backplane.web.authentication import requires
 from event_schemas.control_plane import KeyRole
@@ -37,6 +35,7 @@ MAY_CALL: dict[str, set[str] | None] = {
     "PATCH /v1/conversations/{conversation_id}": WORK,
     "DELETE /v1/conversations/{conversation_id}": WORK,
     "GET /v1/usage": WORK,
+    "GET /v1/usage/attempts": WORK,
     "GET /v1/events": READERS,
     "GET /v1/provider-keys": MANAGERS,
     "POST /v1/provider-keys": MANAGERS,
@@ -86,12 +85,7 @@ MAY_CALL: dict[str, set[str] | None] = {
 
 def routes() -> Iterator[tuple[str, Permission | None]]:
     """Each route and the permission that it asks for."""
-    for router in (
-        command_api.routes.router,
-        command_api.limits_routes.router,
-        command_api.webhook_routes.router,
-        query_api.routes.router,
-    ):
+    for router in (*command_api.main.ROUTERS, *query_api.main.ROUTERS):
         for route in flattened(router):
             asked = [one.call.permission for one in route.dependant.dependencies if isinstance(one.call, requires)]
             assert len(asked) <= 1, route.path

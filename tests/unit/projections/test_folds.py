@@ -332,6 +332,14 @@ def test_a_providers_figure_beats_an_estimate(turned: bool) -> None:
     assert (row["input_tokens"], row["output_tokens"], row["source"]) == (7, 2, "provider")
 
 
+def test_usage_says_who_paid_where_that_is_known() -> None:
+    story = Story()
+    ended = story.ended(story.prompt().data.generation_id)
+    assert only(folded([ended]), "usage")["paid_by"] is None
+    paid = ended.model_copy(update={"data": ended.data.model_copy(update={"paid_by": "tenant"})})
+    assert only(folded([paid]), "usage")["paid_by"] == "tenant"
+
+
 def test_the_same_ids_of_two_tenants_are_two_rows() -> None:
     mine = Story()
     facts = mine.whole()
