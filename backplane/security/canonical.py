@@ -6,6 +6,7 @@ infinities, are outside of RFC 8785; they are written with all their digits, and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from decimal import Decimal
@@ -25,24 +26,25 @@ _MOST_ZEROS = 6
 def canonical(raw: bytes, *, committed: bool = False) -> bytes:
     """The canonical form of the JSON in ``raw``. Raises ValueError where it is none.
 
-    ``committed``: of an envelope, without the ``sealed`` of those members of ``data`` that have a ``commitment`` to it
-    (``content``, ``title``), so that what is sealed may be erased later.
+    ``committed``: of an envelope, with ``sealed_sha256`` in the place of ``sealed`` in those members of ``data`` that
+    have a ``commitment`` (``content``, ``title``), so that what is sealed may be cut off later, and not be changed.
     """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return _slowly(raw, committed)
     if committed:
-        _leave_out_what_is_sealed(value)
+        _hash_what_is_sealed(value)
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if _is_plain(value) else _slowly(raw, committed)
 
 
-def _leave_out_what_is_sealed(envelope: Any) -> None:
+def _hash_what_is_sealed(envelope: Any) -> None:
     match envelope:
         case {"data": dict(members)}:
             for member in members.values():
-                if type(member) is dict and "commitment" in member:
-                    member.pop("sealed", None)
+                if type(member) is dict and "commitment" in member and type(member.get("sealed")) is str:
+                    sealed = member.pop("sealed").encode(errors="surrogatepass")
+                    member["sealed_sha256"] = hashlib.sha256(sealed).hexdigest()
 
 
 def _is_plain(value: Any) -> bool:
@@ -72,7 +74,7 @@ def _slowly(raw: bytes, committed: bool) -> bytes:
     try:
         value = json.loads(raw.decode())
         if committed:
-            _leave_out_what_is_sealed(value)
+            _hash_what_is_sealed(value)
         return "".join(_written(value)).encode()
     except orjson.JSONEncodeError:
         raise ValueError("half a character stands in it") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from backplane.security.export import Entry, Header, encoded
 from event_schemas.codec import encode
 from tests.unit.projections.story import Story
 
-KEY = SigningKey(secrets.token_hex(32))
+KEY = SigningKey("5e" * 32)
 LINES = 20
 EVERY = 5
 

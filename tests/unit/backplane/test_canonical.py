@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -60,16 +61,22 @@ def test_what_is_no_json_is_refused(raw: bytes) -> None:
         canonical(raw)
 
 
-def test_a_hash_is_of_the_commitment_and_not_of_what_is_sealed() -> None:
+def test_a_hash_is_of_the_commitment_and_of_a_hash_of_what_is_sealed() -> None:
     fact = json.loads(encode(Story().renamed("A")))
 
     def hashed(content: object) -> bytes:
         return next_hash(bytes(32), json.dumps(fact | {"data": fact["data"] | {"content": content}}).encode())
 
+    def cut(sealed: str) -> dict[str, object]:
+        return {"commitment": "c", "sealed_sha256": hashlib.sha256(sealed.encode()).hexdigest()}
+
     sealed = hashed({"commitment": "c", "sealed": "x"})
-    assert sealed == hashed({"commitment": "c", "sealed": "y"}) == hashed({"commitment": "c"})
-    titled = [{**fact, "data": {"title": {"commitment": "c", "sealed": one}}} for one in "xy"]
-    assert len({canonical(json.dumps(one).encode(), committed=True) for one in titled}) == 1
+    assert sealed == hashed(cut("x")) != hashed(cut("y"))
+    assert sealed != hashed({"commitment": "c", "sealed": "y"})
+    assert sealed != hashed(cut("x") | {"sealed": "y"})
+    assert sealed != hashed({"commitment": "c"})
     assert sealed != hashed({"commitment": "d", "sealed": "x"})
+    titled = [{**fact, "data": {"title": title}} for title in ({"commitment": "c", "sealed": "x"}, cut("x"))]
+    assert len({canonical(json.dumps(one).encode(), committed=True) for one in titled}) == 1
     assert hashed({"sealed": "x"}) != hashed({"sealed": "y"})
-    assert hashed({"commitment": "c", "sealed": "x", "seed": 2**60}) == hashed({"commitment": "c", "seed": 2**60})
+    assert hashed({"commitment": "c", "sealed": "x", "seed": 2**60}) == hashed(cut("x") | {"seed": 2**60})

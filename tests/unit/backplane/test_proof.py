@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -50,19 +51,20 @@ def test_a_pruned_record_verifies_from_where_it_begins() -> None:
     assert proved(RECORD.file(pruned=5), RECORD.signed[0]).published == 1
 
 
-def test_what_is_sealed_may_be_erased() -> None:
-    def event(sealed: str) -> bytes:
-        return orjson.dumps({"data": {"content": {"commitment": "ab", **({"sealed": sealed} if sealed else {})}}})
+def test_what_is_sealed_may_be_cut_off_and_not_changed() -> None:
+    def event(**content: str) -> bytes:
+        return orjson.dumps({"data": {"content": {"commitment": "ab", **content}}})
 
-    (entry,) = chained([event("x")])
+    (entry,) = chained([event(sealed="x")])
     signed = KEY.sign(RECORD.tenant_id, Head(1, entry.hash))
     record = Record(RECORD.tenant_id, [entry], [signed])
     assert proved(record.file(to=1)).checkpoints == 1
-    record.entries = [entry._replace(event=event(""))]
+    record.entries = [entry._replace(event=event(sealed_sha256=hashlib.sha256(b"x").hexdigest()))]
     assert proved(record.file(to=1)).checkpoints == 1
-    record.entries = [entry._replace(event=event("x").replace(b"ab", b"ac"))]
-    with pytest.raises(Tampered, match="line 1 was changed"):
-        proved(record.file(to=1))
+    for changed in (event(sealed="x").replace(b"ab", b"ac"), event(sealed="y"), event()):
+        record.entries = [entry._replace(event=changed)]
+        with pytest.raises(Tampered, match="line 1 was changed"):
+            proved(record.file(to=1))
 
 
 def change(file: list[bytes]) -> None:

@@ -4,6 +4,7 @@ import orjson
 import pytest
 import rfc8785
 
+from backplane.security.canonical import canonical
 from backplane.security.chain import GENESIS, Head
 from event_schemas.codec import Poison, decode, encode
 from event_schemas.control_plane import UserInvited
@@ -19,7 +20,7 @@ def test_each_line_follows_from_the_one_before() -> None:
     heads = {story.tenant_id: Head(0, GENESIS), other.tenant_id: Head(7, b"x" * 32)}
     made = list(lines(received(facts), heads))
     assert [line.sequence for line in made] == [1, 8, 2]
-    said = [rfc8785.dumps(orjson.loads(encode(fact))) for fact in facts]
+    said = [rfc8785.dumps(orjson.loads(canonical(encode(fact), committed=True))) for fact in facts]
     assert made[0].hash == hashlib.sha256(bytes(32) + said[0]).digest()
     assert made[1].hash == hashlib.sha256(b"x" * 32 + said[1]).digest()
     assert made[2].hash == hashlib.sha256(made[0].hash + said[2]).digest()

@@ -29,13 +29,13 @@ def test_tokens_of_an_attempt_are_one_step_and_content_is_in_none() -> None:
         trace.take([row])
     steps = trace.steps()
     assert [(step.type, step.lines) for step in steps] == [
-        ("prompt.submit.v2", 1),
+        ("prompt.submit.v3", 1),
         ("generation.started.v1", 1),
-        ("tokens.emitted.v2", 2),
+        ("tokens.emitted.v3", 2),
         ("attempt.lost.v2", 1),
         ("generation.restarted.v1", 1),
-        ("tokens.emitted.v2", 2),
-        ("generation.completed.v2", 1),
+        ("tokens.emitted.v3", 2),
+        ("generation.completed.v3", 1),
     ]
     assert [step.depth for step in steps] == [0, *([1] * 6)]
     assert all("content" not in step.facts for step in steps)
