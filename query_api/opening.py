@@ -70,7 +70,7 @@ def generation(row: Row, opener: Opener) -> Row:
         **_answer(row, answer, erased),
         "parameters": parameters,
         "metadata": prompt and prompt.get("metadata"),
-        "logprobs": answer and answer.get("logprobs"),
+        "logprobs": (answer and answer.get("logprobs")) or None,
         "erased": erased,
     }
 

@@ -318,7 +318,7 @@ async def test_poison_is_set_aside_with_its_reason_and_nothing_waits_behind_it(w
 
 async def test_a_newer_version_stops_the_worker_and_is_kept(world: WorkerWorld) -> None:
     worker = await world.worker("a")
-    newer = encode(await world.submit(scripted())).replace(b"prompt.submit.v2", b"prompt.submit.v3")
+    newer = encode(await world.submit(scripted())).replace(b"prompt.submit.v3", b"prompt.submit.v4")
     await world.bus.publish(COMMANDS, newer)
 
     async def held_back() -> bool:
