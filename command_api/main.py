@@ -22,6 +22,7 @@ from command_api.content_keys import ContentKeys
 from command_api.erasure import erase_due
 from command_api.idempotency import BodyHash
 from command_api.known_limits import KnownLimits
+from command_api.limit_warnings import LimitWarnings
 from command_api.oidc_sign_in import OidcSignIn
 from command_api.outbox import Relay
 from command_api.people import People
@@ -67,6 +68,7 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         side.budget,
         side.signals,
         people_ports(side, settings, relay, refusals),
+        LimitWarnings(side.database, relay.wake),
     )
     async with aclosing(client), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))
@@ -75,10 +77,12 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
         tasks.create_task(known_limits.forget_changed(side.signals, stop))
         tasks.create_task(_housekeeping(relay, side.database, stop))
+        warnings = tasks.create_task(ports.limit_warnings.run())
         try:
             yield ports
         finally:
             stop.set()
+            warnings.cancel()
 
 
 def people_ports(side: CommandSide, settings: Settings, relay: Relay, refusals: Refusals) -> PeoplePorts:

@@ -101,6 +101,7 @@ async def submit_prompt(
     except Refused as refused:
         raise _refusal("The prompt is refused", refused) from None
     except LimitExceeded as limit:
+        ports_of(request).limit_warnings.notice(limit.exceeded.standings)
         raise limit_answers.problem(limit.exceeded) from None
     except BudgetUnavailable as error:
         raise unavailable("limits", f"{str(error).capitalize()}.") from None
@@ -114,6 +115,7 @@ async def submit_prompt(
         raise _lag() from None
     response.headers["Location"] = accepted.generation_url
     response.headers.update(limit_answers.headers(standings))
+    ports_of(request).limit_warnings.notice(standings)
     return accepted
 
 

@@ -52,6 +52,20 @@ async def test_a_limit_that_is_reached_says_which_and_until_when(admin: Client) 
     assert (await admin.get("/v1/limits"))["items"] == []
 
 
+async def test_a_limit_that_is_nearly_reached_is_told_of_once(admin: Client) -> None:
+    limits = {"requests_per_minute": 100, "concurrent": 4, "warn_at_percent": 50}
+    assert (await admin.http.put("/v1/limits/model/script", json=limits)).status_code == 200
+    running = [await admin.submit("talk", script=SLOW) for _ in range(3)]
+    (warned,) = await eventually(lambda: admin.events(type="limit.nearly_reached.v1"), lambda found: bool(found))
+    told = warned["data"]
+    assert (told["dimension"], told["whose"], told["limit"], told["used"], told["of"], told["percent"]) == (
+        "model", "script", "concurrent", 2, 4, 50,
+    )  # fmt: skip
+    for one in running:
+        await admin.ended(one["generation_id"])
+    assert len(await admin.events(type="limit.nearly_reached.v1")) == 1
+
+
 async def test_generations_at_a_time_free_their_place_when_they_end(admin: Client) -> None:
     assert (await admin.http.put("/v1/limits/model/script", json={"concurrent": 1})).status_code == 200
     first = await admin.submit("talk", script=SLOW)
