@@ -28,20 +28,34 @@ PROJECTED = "projections fold every tenant's events into it"
 RELAYED = "the relay publishes what every tenant decided, and clears away what is old"
 WORKED = "a worker serves every tenant, and claims are its own table"
 
+CLEARED = "the relay deletes what is long over of every tenant, and cannot read whose it is"
+
 Sees = dict[str, str]
-"""What a role sees of a table: ``OWN``, or why it sees every tenant's rows. Who is left out may not read it at all."""
+"""What a role sees of a table: ``OWN``, ``CLEARED``, or why it sees every tenant's rows. Who is left out may not read
+it at all."""
 
 TABLES: dict[str, Sees] = {
-    "control.api_keys": {"command_api": OWN},
+    "control.api_keys": {"command_api": OWN, "query_api": OWN},
+    "control.data_keys": {
+        "command_api": OWN,
+        "query_api": OWN,
+        "worker": "a worker opens the prompts of every tenant",
+    },
     "control.idempotency": {"command_api": OWN, "relay": RELAYED},
+    "control.invitations": {"command_api": OWN, "relay": CLEARED},
+    "control.limit_warnings": {"command_api": OWN},
+    "control.limits": {"command_api": OWN, "query_api": OWN},
     "control.outbox": {"relay": RELAYED},
     "control.provider_keys": {
         "command_api": OWN,
         "query_api": OWN,
         "worker": "a worker asks providers with the keys of every tenant",
     },
-    "control.tenants": {"command_api": OWN},
-    "control.users": {"command_api": OWN},
+    "control.sessions": {"command_api": OWN, "query_api": OWN, "relay": CLEARED},
+    "control.tenants": {"command_api": OWN, "query_api": OWN},
+    "control.users": {"command_api": OWN, "query_api": OWN},
+    "control.webhooks": {"command_api": OWN},
+    "read_models.checkpoints": {"query_api": OWN, "projections": "the projections sign every tenant's record"},
     "read_models.conversations": {
         **dict.fromkeys(("command_api", "query_api", "worker"), OWN),
         "projections": PROJECTED,
@@ -57,7 +71,11 @@ TABLES: dict[str, Sees] = {
 
 VALUES: dict[str, dict[str, Any]] = {
     "control.api_keys": {"role": "member"},
+    "control.limits": {"dimension": "user"},
     "control.provider_keys": {"sealed": b"sealed"},
+    "control.sessions": {"method": "password", "user_id": new_id()},
+    "control.webhooks": {"sealed": b"sealed"},
+    "read_models.checkpoints": {"kind": "checkpoint"},
 }
 """Columns that a check wants to have certain values; of others their type is enough."""
 
@@ -65,6 +83,7 @@ APIS = ("command_api", "query_api")
 
 WITHOUT_TENANT = {
     "bus.topics": "names of topics and how many partitions they have",
+    "control.sign_in_attempts": "keyed hashes of who tried to sign in, who is nobody yet",
     "read_models.positions": "how far the projections have come on each partition",
 }
 """What the APIs may read that belongs to no tenant. Messages of the bus are not among it."""
@@ -74,7 +93,15 @@ WITH_OWNERS_RIGHTS = {
     "bus.heads": "counts messages, and shows none",
     "bus.make_day": "makes an empty table",
     "bus.publish": "appends, and returns positions",
+    "control.add_data_keys": "keys of several tenants' prompts are stored in one commit; returns what it was given",
+    "control.content_due": "names the conversations of any tenant whose content is to be erased by age",
+    "control.find_invitation": "who accepts is looked up by the token before the tenant is known",
     "control.find_key": "who calls with a key is looked up by it before its tenant is known",
+    "control.find_limits": "a tenant's limits and the platform's, which hold for it",
+    "control.find_session": "who calls with a session is looked up by it before its tenant is known",
+    "control.find_sign_in": "who signs in is looked up by the address before the tenant is known",
+    "control.is_tenant_named": "whether a name is taken",
+    "control.newest_data_key": "a wrapped key to try the master key on, which tells nothing to who has another",
     "control.queue_place": "counts those who wait before one's own prompt, and names nobody",
 }
 """Functions that the APIs may call and that see past their caller's rows."""
@@ -238,7 +265,7 @@ async def test_a_query_without_a_filter_finds_no_other_tenant(filled: Filled, ro
     both = {filled.mine, filled.theirs}
     for table, sees in TABLES.items():
         found = [seen[name][table] for name in ("nobody", "me", "them")]
-        if role not in sees:
+        if sees.get(role, CLEARED) == CLEARED:
             assert found == ["unreadable"] * 3, table
         elif sees[role] == OWN:
             assert found == [set(), {filled.mine}, {filled.theirs}], table
