@@ -149,7 +149,7 @@ async def test_an_operator_sets_a_tenants_share_and_its_prompts_carry_it(parley:
     assert (told["actor"], told["data"]["share"]) == ("operator", share)
     # Nothing was remembered of the key before it was first used.
     generation = (await said(admin))["generation_id"]
-    prompt, *_ = await eventually(lambda: admin.events(type="prompt.submit.v2"), bool)
+    prompt, *_ = await eventually(lambda: admin.events(type="prompt.submit.v3"), bool)
     assert (prompt["data"]["generation_id"], prompt["data"]["share"]) == (generation, share)
 
 

@@ -167,10 +167,10 @@ async def test_a_request_is_followed_through_cause_and_effect(record: Record, au
     steps = answer["steps"]
     assert answer["correlation_id"] == str(command.id)
     assert [(step["type"], step["lines"], step["depth"], step["ms"]) for step in steps] == [
-        ("prompt.submit.v2", 1, 0, 0),
+        ("prompt.submit.v3", 1, 0, 0),
         ("generation.started.v1", 1, 1, 1000),
-        ("tokens.emitted.v2", 2, 1, 2000),
-        ("generation.completed.v2", 1, 1, 4000),
+        ("tokens.emitted.v3", 2, 1, 2000),
+        ("generation.completed.v3", 1, 1, 4000),
     ]
     assert steps[0]["actor"] == f"key:{story.key_id}"
     text = orjson.dumps(answer).decode()

@@ -129,7 +129,7 @@ async def test_every_prompt_ends_once_and_every_key_keeps_its_limit(
 
         assert set(ended) == set(wanted)
         assert {len(ids) for ids in ended.values()} == {1}
-        assert how == {"generation.completed.v2": PROMPTS}
+        assert how == {"generation.completed.v3": PROMPTS}
         accounts = [server.ledger[key] for key in KEYS]
         assert [account.over_limit for account in accounts] == [0] * len(KEYS)
         assert sum(input_tokens for input_tokens, _, _ in used.values()) == sum(one.input_tokens for one in accounts)

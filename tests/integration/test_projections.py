@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import orjson
 import pytest
-import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +15,7 @@ from backplane.adapters.postgres.migrate import migrate
 from backplane.ports.bus import Message, Position
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.identifiers import new_id
+from backplane.security.canonical import canonical
 from backplane.settings import PoolSettings, Settings
 from event_schemas.chat import AnswerContent, ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
@@ -115,7 +114,7 @@ async def test_the_record_is_a_chain_without_gaps_and_holds_the_very_bytes(proje
         assert [line["time"] for line in mine] == [fact.time for fact in sent]
         previous = bytes(32)
         for line in mine:
-            previous = hashlib.sha256(previous + rfc8785.dumps(orjson.loads(line["envelope"]))).digest()
+            previous = hashlib.sha256(previous + canonical(line["envelope"], committed=True)).digest()
             assert line["hash"] == previous
         assert (heads[tenant]["sequence"], heads[tenant]["hash"]) == (len(sent), previous)
 

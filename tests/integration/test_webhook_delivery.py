@@ -14,8 +14,9 @@ import pytest
 from backplane.ports.identifiers import new_id
 from command_api.webhook_delivery import PAUSES_S
 from command_api.webhooks import NoSuchWebhook
-from event_schemas.control_plane import ConversationRenamed, TitleContent
+from event_schemas.control_plane import ConversationRenamed
 from event_schemas.generation import GenerationCompleted
+from event_schemas.payload import Plain
 from event_schemas.webhooks import WebhookDisabled
 from tests.conftest import TestDatabase
 from tests.integration.webhook_world import NEVER, SOON, World, completed, revoked
@@ -40,7 +41,7 @@ async def hook() -> AsyncIterator[Receiver]:
 async def test_chosen_events_are_delivered_in_order_signed_and_without_content(world: World, hook: Receiver) -> None:
     await world.record(revoked())  # before it was added
     added = await world.add(hook.url + "?token=x", "key.revoked", "generation.completed")
-    renamed = ConversationRenamed(conversation_id=new_id(), content=TitleContent(title="canary"))
+    renamed = ConversationRenamed(conversation_id=new_id(), content=Plain(plain={"title": "canary"}))
     events = [revoked(), completed(), renamed, *(revoked() for _ in range(50))]
     ids = await world.record(*events)
     await world.record(revoked(), tenant=new_id())
