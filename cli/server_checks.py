@@ -9,7 +9,6 @@ from backplane.ports.bus import BusError, UnknownTopic
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import StreamUnavailable
-from backplane.security.content import DataKeys
 from backplane.settings import Settings
 from backplane.wiring.embedded import (
     ROLES,
@@ -20,7 +19,7 @@ from backplane.wiring.embedded import (
     schema_revisions,
 )
 from backplane.wiring.operations import operator_bus, redis_ping, topics
-from backplane.wiring.services import NotConfigured, master_key, try_master_key
+from backplane.wiring.services import NotConfigured, open_data_keys, try_master_key
 from cli.attachment import servers as attached
 from cli.failures import CommandError
 from cli.finding import FAIL, OK, WARN, Finding
@@ -70,9 +69,11 @@ async def _master_key(settings: Settings) -> Finding:
     whole = completed(settings)
     database = role_database(settings, "command_api")
     try:
-        tried = await try_master_key(database, DataKeys(master_key(whole)))
+        async with open_data_keys(whole) as data_keys:
+            tried = await try_master_key(database, data_keys, makes_keys=True)
     except NotConfigured as error:
-        return Finding(FAIL, "master key", str(error), "check security.master_key and security.master_key_file")
+        advice = "check security.master_key and security.master_key_file, and the settings security.vault_…"
+        return Finding(FAIL, "master key", str(error), advice)
     except (DatabaseUnavailable, WrappingUnavailable) as error:
         return Finding(WARN, "master key", str(error), "run `parley doctor` again when it answers")
     finally:

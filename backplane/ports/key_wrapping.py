@@ -9,6 +9,10 @@ class WrappingUnavailable(Exception):
     """The holder of the master key does not answer. Nothing can be read or written until it does."""
 
 
+class WrappingRefused(WrappingUnavailable):
+    """It answers, and will not serve us: a setting of ours, or of its, is wrong. The message names which."""
+
+
 class CannotUnwrap(ValueError):
     """A wrapped key cannot be opened. The message says why, names no key, and says what to do."""
 

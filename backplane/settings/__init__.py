@@ -27,6 +27,13 @@ MASTER_KEY = re.compile("[0-9a-fA-F]{64}")
 """How a master key is written."""
 
 
+def _safe(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")):
+        return url
+    raise ValueError("use https:// (http:// is for this machine only)")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -116,6 +123,19 @@ class SecuritySettings(_Section):
     master_key_file: Path | None = Field(
         default=None, description="file with the master key, which then goes before `master_key`"
     )
+    vault_url: str | None = Field(
+        default=None,
+        description="`https://…` of a HashiCorp Vault or OpenBao that wraps data keys; none: the master key does",
+    )
+    vault_mount: str = Field(
+        default="transit", pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", description="path of its transit secrets engine"
+    )
+    vault_key: str | None = Field(default=None, pattern=r"^\w[\w.-]*$", description="name of the key there")
+    vault_token: SecretStr | None = Field(default=None, description="what it knows us by")
+    vault_token_file: Path | None = Field(
+        default=None, description="file with that token, read for each request; goes before `vault_token`"
+    )
+    vault_ca_file: Path | None = Field(default=None, description="PEM file of who signed its certificate")
 
     signing_key: SecretStr | None = Field(
         default=None,
@@ -129,6 +149,22 @@ class SecuritySettings(_Section):
         if given is not None and not MASTER_KEY.fullmatch(given.get_secret_value()):
             raise ValueError("use 64 hexadecimal digits, as `openssl rand -hex 32` prints")
         return given
+
+    @field_validator("vault_url")
+    @classmethod
+    def _is_safe(cls, given: str | None) -> str | None:
+        return None if given is None else _safe(given)
+
+    @model_validator(mode="after")
+    def _vault_is_whole(self) -> SecuritySettings:
+        if self.vault_url is not None:
+            if self.vault_key is None:
+                raise ValueError("security.vault_url is set, and security.vault_key is not; name the key to wrap by")
+            if self.vault_token is None and self.vault_token_file is None:
+                raise ValueError(
+                    "security.vault_url is set, and no token; set security.vault_token or security.vault_token_file"
+                )
+        return self
 
 
 class WebhookSettings(_Section):
@@ -166,10 +202,7 @@ class OidcSettings(_Section):
     @field_validator("issuer")
     @classmethod
     def _is_safe(cls, given: str) -> str:
-        url = urlsplit(given)
-        if url.scheme == "https" or (url.scheme == "http" and url.hostname in ("127.0.0.1", "::1", "localhost")):
-            return given
-        raise ValueError("use https:// (http:// is for this machine only)")
+        return _safe(given)
 
     @field_validator("domains")
     @classmethod

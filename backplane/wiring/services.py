@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from uuid import UUID
 
 from pydantic import SecretStr
 
@@ -24,7 +25,7 @@ from backplane.ports.budget import Budget, Settlement
 from backplane.ports.bus import Bus
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_room import KeyRoom, RoomView
-from backplane.ports.key_wrapping import CannotUnwrap, WrappingUnavailable
+from backplane.ports.key_wrapping import CannotUnwrap, WrappingRefused, WrappingUnavailable
 from backplane.ports.token_stream import Signals, StreamEraser, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
 from backplane.security.checkpoint import SigningKey
@@ -32,8 +33,11 @@ from backplane.security.content import DataKeys
 from backplane.security.sealing import MasterKey
 from backplane.settings import MASTER_KEY, Settings
 from backplane.telemetry.readiness import Readiness
+from backplane.wiring.data_key_wrapping import DataKeyWrapping
 
 logger = logging.getLogger(__name__)
+
+_NOBODY = UUID(int=0)
 
 
 class NotConfigured(ValueError):
@@ -93,8 +97,8 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
     async with _Adapters(settings) as adapters:
         database = adapters.database("command_api")
         bus = adapters.bus("command_api")
-        data_keys = DataKeys(master_key(settings))
-        await _try_at_start(database, data_keys)
+        data_keys = await adapters.data_keys()
+        await _try_at_start(database, data_keys, makes_keys=True)
         budget = adapters.budget()
         counting = {"limits": budget.counts} if settings.limits.uncounted == "refuse" else {}
         yield CommandSide(
@@ -119,7 +123,7 @@ async def query_side(settings: Settings) -> AsyncIterator[QuerySide]:
     async with _Adapters(settings) as adapters:
         database = adapters.database("query_api")
         bus = adapters.bus("query_api")
-        data_keys = DataKeys(master_key(settings))
+        data_keys = await adapters.data_keys()
         await _try_at_start(database, data_keys)
         yield QuerySide(
             bus,
@@ -138,7 +142,7 @@ async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
     """Raises NotConfigured, DatabaseUnavailable, BusUnavailable."""
     async with _Adapters(settings) as adapters:
         database = adapters.database("worker")
-        data_keys = DataKeys(master_key(settings))
+        data_keys = await adapters.data_keys()
         await _try_at_start(database, data_keys)
         yield WorkerSide(
             adapters.bus("worker"),
@@ -162,7 +166,8 @@ async def projection_side(settings: Settings) -> AsyncIterator[ProjectionSide]:
 
 
 def master_key(settings: Settings) -> MasterKey:
-    """What data keys, provider keys and webhooks' secrets are sealed under. Raises NotConfigured."""
+    """What provider keys and webhooks' secrets are sealed under, and data keys where no Vault wraps them. Raises
+    NotConfigured."""
     file = settings.security.master_key_file
     if file is None:
         return MasterKey(_revealed(settings.security.master_key, "security.master_key"))
@@ -177,11 +182,33 @@ def master_key(settings: Settings) -> MasterKey:
     return MasterKey(text)
 
 
-async def try_master_key(database: Database, data_keys: DataKeys) -> bool:
-    """Open the newest data key. False where there is none yet.
+@asynccontextmanager
+async def open_data_keys(settings: Settings) -> AsyncIterator[DataKeys]:
+    """Raises NotConfigured."""
+    try:
+        wrapping = DataKeyWrapping.of(settings.security, master_key(settings))
+    except WrappingRefused as error:
+        raise NotConfigured(str(error)) from None
+    try:
+        yield DataKeys(wrapping)
+    finally:
+        await wrapping.aclose()
 
-    Raises NotConfigured where it does not open, DatabaseUnavailable, WrappingUnavailable.
+
+async def try_master_key(database: Database, data_keys: DataKeys, *, makes_keys: bool = False) -> bool:
+    """Open the newest data key, and, for who makes keys, make one that is kept nowhere. False where there is none yet.
+
+    Raises NotConfigured where it does not open, or who wraps keys refuses us; DatabaseUnavailable, WrappingUnavailable.
     """
+    try:
+        if makes_keys:
+            await data_keys.make(_NOBODY, _NOBODY)
+        return await _open_newest(database, data_keys)
+    except WrappingRefused as error:
+        raise NotConfigured(str(error)) from None
+
+
+async def _open_newest(database: Database, data_keys: DataKeys) -> bool:
     newest = await database.at_once("SELECT * FROM control.newest_data_key()")
     if not newest:
         return False
@@ -192,9 +219,9 @@ async def try_master_key(database: Database, data_keys: DataKeys) -> bool:
     return True
 
 
-async def _try_at_start(database: Database, data_keys: DataKeys) -> None:
+async def _try_at_start(database: Database, data_keys: DataKeys, *, makes_keys: bool = False) -> None:
     try:
-        await try_master_key(database, data_keys)
+        await try_master_key(database, data_keys, makes_keys=makes_keys)
     except (DatabaseUnavailable, WrappingUnavailable) as error:
         # Services may start before their servers do; what they cannot open is told at the first prompt then.
         logger.warning("master key not tried", extra={"action": "master_key_not_tried", "cause": str(error)})
@@ -270,6 +297,9 @@ class _Adapters:
         made = RedisKeyRoom(self._redis_url)
         self._stack.push_async_callback(made.close)
         return made
+
+    async def data_keys(self) -> DataKeys:
+        return await self._stack.enter_async_context(open_data_keys(self._settings))
 
     def budget(self) -> RedisBudget:
         made = RedisBudget(self._redis_url)

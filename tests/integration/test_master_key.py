@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -25,6 +26,7 @@ from backplane.wiring.services import (
     worker_side,
 )
 from tests.conftest import TestDatabase
+from tests.vault.server import KEY, MOUNT, vault
 
 OURS, ANOTHER = "ab" * 32, "cd" * 32
 
@@ -33,6 +35,10 @@ async def write(database: TestDatabase, key: str) -> None:
     """A data key under this master key."""
     tenant, conversation = new_id(), new_id()
     _, wrapped = await DataKeys(MasterKey(key)).make(tenant, conversation)
+    await store(database, tenant, conversation, wrapped)
+
+
+async def store(database: TestDatabase, tenant: UUID, conversation: UUID, wrapped: bytes) -> None:
     owner = await asyncpg.connect(database.owner_url)
     await owner.execute(
         "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped) VALUES ($1, $2, $3)",
@@ -71,6 +77,39 @@ async def test_a_service_with_another_one_does_not_start(
     right = settings.security.model_copy(update={"master_key": SecretStr(ANOTHER)})
     async with side(settings.model_copy(update={"security": right})):
         pass
+
+
+async def test_a_token_that_a_vault_refuses_is_told_at_the_start(database: TestDatabase, tmp_path: Path) -> None:
+    roles = {role: SecretStr(database.role_url(role)) for role in RoleUrls.model_fields}
+    async with vault() as server:
+        settings = Settings(
+            postgres=PostgresSettings(role_urls=RoleUrls(**roles)),
+            redis=RedisSettings(url=SecretStr(f"unix://{tmp_path}/nobody.sock")),
+            security=SecuritySettings(
+                key_pepper=SecretStr("p"),
+                master_key=SecretStr(OURS),
+                vault_url=server.url,
+                vault_mount=MOUNT,
+                vault_key=KEY,
+                vault_token=SecretStr("wrong"),
+            ),
+        )
+        with pytest.raises(NotConfigured, match=r"does not allow team/transit/encrypt/parley"):
+            async with command_side(settings):
+                raise AssertionError("it started")
+        server.fault = 503
+        async with command_side(settings):
+            pass
+        server.fault, server.token = None, "wrong"
+        async with command_side(settings) as side:
+            tenant, conversation = new_id(), new_id()
+            _, wrapped = await side.data_keys.make(tenant, conversation)
+        await store(database, tenant, conversation, wrapped)
+        server.token = "renewed"
+        for side_of in (query_side, worker_side):
+            with pytest.raises(NotConfigured, match=r"does not allow team/transit/decrypt/parley"):
+                async with side_of(settings):
+                    raise AssertionError("it started")
 
 
 def test_a_file_holds_it_as_well(tmp_path: Path) -> None:
