@@ -15,7 +15,7 @@ from backplane.settings import Settings
 from cli import command
 
 if TYPE_CHECKING:
-    from cli.dead_letter_box import DeadLetterBox
+    from command_api.dead_letters import DeadLetterBox
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -40,11 +40,19 @@ class Priority(StrEnum):
 @asynccontextmanager
 async def _box(settings: Settings) -> AsyncIterator[DeadLetterBox]:
     from backplane.wiring.operations import operator_bus, topics
-    from cli.dead_letter_box import DeadLetterBox
+    from cli.failures import CommandError, TryAgain
+    from command_api.dead_letters import CannotReplay, DeadLetterBox, HeldElsewhere, NoSuchLetter
     from event_schemas.topics import dead_letters
 
     async with operator_bus(settings) as bus:
-        yield DeadLetterBox(bus, [dead_letters(topic) for topic in topics(settings)])
+        try:
+            yield DeadLetterBox(bus, [dead_letters(topic) for topic in topics(settings)])
+        except NoSuchLetter as error:
+            raise CommandError(f"{error}; `parley dlq list` names those there are") from None
+        except CannotReplay as error:
+            raise CommandError(str(error)) from None
+        except HeldElsewhere as error:
+            raise TryAgain(str(error)) from None
 
 
 @tenants.command("create", epilog="Example:  parley key issue --tenant $(parley tenant create acme) --role admin")

@@ -15,10 +15,11 @@ from backplane.settings.prices import PriceTable
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
-from command_api import limits_routes, webhook_routes
+from command_api import dead_letter_routes, limits_routes, webhook_routes
 from command_api.allowance import Allowance
 from command_api.api_keys import ApiKeys
 from command_api.content_keys import ContentKeys
+from command_api.dead_letters import DeadLetterBox
 from command_api.erasure import erase_due
 from command_api.idempotency import BodyHash
 from command_api.known_limits import KnownLimits
@@ -36,8 +37,9 @@ from command_api.submission import Submission
 from command_api.webhook_client import WebhookClient
 from command_api.webhook_delivery import Deliveries
 from command_api.webhooks import Webhooks
+from event_schemas.topics import all_topics, dead_letters
 
-ROUTERS = (router, limits_routes.router, webhook_routes.router)
+ROUTERS = (router, limits_routes.router, webhook_routes.router, dead_letter_routes.router)
 
 _HOUSEKEEPING_S = 3600.0
 
@@ -69,6 +71,7 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         side.signals,
         people_ports(side, settings, relay, refusals),
         LimitWarnings(side.database, relay.wake),
+        DeadLetterBox(side.dead_letters, [dead_letters(topic) for topic in all_topics(list(settings.pools))]),
     )
     async with aclosing(client), asyncio.TaskGroup() as tasks:
         tasks.create_task(relay.run(stop))

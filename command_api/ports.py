@@ -18,6 +18,7 @@ from backplane.security.principal import Principal
 from backplane.web.authentication import requires
 from command_api import conversations, erasure
 from command_api.content_keys import ContentKeys
+from command_api.dead_letters import DeadLetterBox
 from command_api.limit_warnings import LimitWarnings
 from command_api.outbox import Relay
 from command_api.provider_keys import ProviderKeys
@@ -56,6 +57,7 @@ class CommandPorts:
     signals: Signals
     people: PeoplePorts
     limit_warnings: LimitWarnings
+    dead_letters: DeadLetterBox
 
 
 def ports_of(request: Request) -> CommandPorts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from event_schemas import control_plane, erasure, generation, limit_warning, limits, people, webhooks
+from event_schemas import control_plane, dead_letters, erasure, generation, limit_warning, limits, people, webhooks
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -78,6 +78,8 @@ EVENTS: tuple[type[Payload], ...] = (
     people.SessionBegun,
     people.SessionEnded,
     people.SignInRefused,
+    dead_letters.DeadLetterDiscarded,
+    dead_letters.DeadLetterReplayed,
 )
 
 

@@ -20,6 +20,7 @@ Permission = Literal[
     "keys.all",  # the same with everybody's in the tenant
     "users.manage",
     "tenants.manage",
+    "dead_letters.manage",  # see, replay and discard what could not be handled, of every tenant
 ]
 
 _EVERYBODY: frozenset[Permission] = frozenset({"session.own"})
@@ -35,7 +36,7 @@ PERMISSIONS: dict[KeyRole, frozenset[Permission]] = {
     "admin": _ADMIN,
     "member": _MEMBER,
     "auditor": _AUDITOR,
-    "platform": _AUDITOR | _MANAGES | {"tenants.manage"},
+    "platform": _AUDITOR | _MANAGES | {"tenants.manage", "dead_letters.manage"},
 }
 
 GRANTS: dict[KeyRole, frozenset[KeyRole]] = {

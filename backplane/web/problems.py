@@ -76,7 +76,7 @@ _DESCRIPTIONS = {
     401: "No valid API key or session",
     403: "The caller may not do this: its role, or the limits of its key",
     404: "Not there, or not yours",
-    409: "The idempotency key was used with another body, what is to be made is there already, or nothing is kept",
+    409: "Not as things are: the key was used with another body, it is there already, not kept, or cannot be replayed",
     413: "The body is too large",
     415: "The body is not sent as `application/json`",
     422: "A field is invalid; the problem names it",

@@ -50,6 +50,8 @@ class CommandSide:
     database: Database
     budget: Budget
     relay_database: Database
+    dead_letters: Bus
+    """For consuming what waits for operators, and nothing else."""
     signals: Signals
     streams: StreamEraser
     master_key: MasterKey
@@ -107,6 +109,7 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             budget,
             # One connection for the outbox, which holds it while it publishes, and one to take webhooks.
             adapters.database("relay", pool_size=2),
+            adapters.bus("relay"),
             adapters.signals(),
             adapters.stream_eraser(),
             master_key(settings),

@@ -89,6 +89,7 @@ async def owned(callers: Callers) -> Owned:
         "correlation_id": prompt["correlationid"],
         "subject": prompt["subject"],
         "actor": prompt["actor"],
+        "dead_letter_id": f"{dead_letters(EVENTS)}:0:0:1",
         "search": word,
     }
     return Owned(tenant_id, admin, member, word, ids, frozenset({*uuids(json.dumps([record, ids])), word}))

@@ -31,7 +31,7 @@ class PostgresBus:
 
     Args:
         url: ``postgresql://…`` of a ``parley_*`` role, or the owner; a direct connection, no pooler between. The APIs'
-            roles may publish and count, no more.
+            roles may publish and count, no more; the relay's, besides, consume dead letters.
         lease_s: seconds without a heartbeat after which a consumer counts as dead.
         retention: how long messages are kept after every subscription has passed them.
         pool_size: connections for statements; one more listens while there are consumers.

@@ -80,6 +80,10 @@ MAY_CALL: dict[str, set[str] | None] = {
     "PATCH /v1/tenants/{tenant_id}/share": {"platform"},
     "POST /v1/tenants/{tenant_id}/suspend": {"platform"},
     "POST /v1/tenants/{tenant_id}/resume": {"platform"},
+    "GET /v1/dead-letters": {"platform"},
+    "GET /v1/dead-letters/{dead_letter_id}": {"platform"},
+    "POST /v1/dead-letters/{dead_letter_id}/replay": {"platform"},
+    "DELETE /v1/dead-letters/{dead_letter_id}": {"platform"},
 }
 
 
