@@ -13,7 +13,7 @@ from backplane.security.principal import Principal
 from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses
 from command_api.admission import Refused
-from command_api.api_keys import KeyEnded, MayNot, NoSuchKey, Wanted
+from command_api.api_keys import KeyEnded, MayNot, NoSuchKey, NoSuchUser, Wanted
 from command_api.message_body import Text
 from command_api.service import PeoplePorts
 from event_schemas.control_plane import KeyRole
@@ -76,7 +76,7 @@ class RotationBody(BaseModel):
     status_code=201,
     response_model=ApiKeyCreated,
     summary="Issue an API key",
-    responses=responses(400, 401, 403, 413, 415, 422, 503),
+    responses=responses(400, 401, 403, 404, 413, 415, 422, 503),
 )
 async def issue_api_key(request: Request, principal: Keyholder, body: ApiKeyBody) -> ApiKeyCreated:
     """A member issues keys of its own user. Nobody issues a key that may more, or ends later, than their own."""
@@ -91,6 +91,8 @@ async def issue_api_key(request: Request, principal: Keyholder, body: ApiKeyBody
     )
     try:
         issued = await ports.api_keys.issue(principal, wanted)
+    except NoSuchUser:
+        raise not_found("user") from None
     except Refused as refused:
         errors = [{"field": refused.field, "message": str(refused)}]
         raise Problem(422, refused.type, "The key is refused", str(refused), errors=errors) from None

@@ -22,6 +22,10 @@ from event_schemas.people import ApiKeyRotated, RotateApiKey
 SOURCE = "/parley/command_api"
 
 
+class NoSuchUser(LookupError):
+    """Not there, removed, or somebody else's."""
+
+
 class NoSuchKey(LookupError):
     """Not there, or not to be seen by who asks."""
 
@@ -111,7 +115,7 @@ class ApiKeys:
                     id=wanted.user_id,
                 )
                 if user is None:
-                    raise Refused("unknown-user", "body.user_id", "There is no such user in this tenant.")
+                    raise NoSuchUser
                 if lesser(wanted.role, user["role"]) != wanted.role:
                     raise Refused(
                         "user-may-less",

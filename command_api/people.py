@@ -15,7 +15,7 @@ from backplane.security.password import Passwords
 from backplane.security.permissions import GRANTS
 from backplane.security.principal import Principal
 from command_api import outbox
-from command_api.api_keys import MayNot
+from command_api.api_keys import MayNot, NoSuchUser
 from event_schemas.control_plane import InviteUser, KeyRole, UserInvited
 from event_schemas.payload import Payload
 from event_schemas.people import (
@@ -34,10 +34,6 @@ from event_schemas.people import (
 )
 
 SOURCE = "/parley/command_api"
-
-
-class NoSuchUser(LookupError):
-    """Not there, removed, or somebody else's."""
 
 
 class NoSuchInvitation(LookupError):

@@ -16,9 +16,9 @@ from backplane.security.password import LEAST_CHARACTERS, MOST_CHARACTERS
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses
-from command_api.api_keys import MayNot
+from command_api.api_keys import MayNot, NoSuchUser
 from command_api.message_body import Text
-from command_api.people import Invitation, NoSuchInvitation, NoSuchUser, UserExists
+from command_api.people import Invitation, NoSuchInvitation, UserExists
 from command_api.service import PeoplePorts
 from event_schemas.control_plane import KeyRole
 

@@ -36,7 +36,8 @@ async def api_keys(session: TenantSession, principal: Principal) -> list[Row]:
 async def sessions(session: TenantSession, principal: Principal, idle_s: float) -> list[Row]:
     """``principal``'s own that have not ended, newest first."""
     return await session.all(
-        "SELECT session_id AS id, method, created_at, seen_at, expires_at, session_id = :current AS current"
+        "SELECT session_id AS id, method, created_at, seen_at, expires_at,"
+        " session_id IS NOT DISTINCT FROM CAST(:current AS uuid) AS current"
         " FROM control.sessions WHERE tenant_id = :tenant AND ended_at IS NULL AND expires_at > now()"
         " AND seen_at > now() - make_interval(secs => :idle_s)"
         " AND CASE WHEN CAST(:user_id AS uuid) IS NULL THEN user_id IS NULL AND key_id = :key_id"

@@ -16,7 +16,7 @@ SLOW = {"count": 3, "delay_s": 1.0}
 
 async def issued_key(admin: Client) -> str:
     """The id of its first key."""
-    events = await eventually(lambda: admin.events(type="key.issued.v1"), lambda found: bool(found))
+    events = await eventually(lambda: admin.events(type="key.issued.v2"), lambda found: bool(found))
     subject: str = events[0]["subject"]
     return subject.removeprefix("key:")
 

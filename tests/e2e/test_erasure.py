@@ -132,7 +132,7 @@ async def test_an_admin_erases_all_that_a_user_wrote_and_nothing_else(
     of_ada = [await tell(ada, canary) for _ in range(2)]
     other = Canary(f"canary{secrets.token_hex(16)}")
     of_bob = await tell(bob, other)
-    invited = await eventually(lambda: admin.events(type="user.invited.v1"), lambda found: len(found) == 2)
+    invited = await eventually(lambda: admin.events(type="user.invited.v2"), lambda found: len(found) == 2)
     user = next(one["data"]["user_id"] for one in invited if one["data"]["name"] == "ada")
     assert (await bob.http.post(f"/v1/users/{user}/erase")).status_code == 403
     erased = await admin.http.post(f"/v1/users/{user}/erase")

@@ -706,7 +706,7 @@ async def log(world: World, tenant: UUID, count: int) -> list[bytes]:
             tenant_id=tenant,
             sequence=sequence,
             id=new_id(),
-            type="tenant.provisioned.v1" if sequence % 10 else "key.issued.v1",
+            type="tenant.provisioned.v1" if sequence % 10 else "key.issued.v2",
             subject=f"thing:{sequence}",
             actor="operator" if sequence % 10 else "worker:w",
             time=NOW + timedelta(seconds=sequence),
@@ -735,7 +735,7 @@ async def test_the_log_pages_filters_and_records_its_readers(world: World, tenan
     last = (await auditor.get("/v1/events", limit=20, cursor="40")).json()
     assert ([one["sequence"] for one in last["events"]], last["next_cursor"]) == ([41, 42, 43, 44, 45], None)
 
-    assert await sequences(type="key.issued.v1") == [10, 20, 30, 40]
+    assert await sequences(type="key.issued.v2") == [10, 20, 30, 40]
     assert await sequences(actor="worker:w", cursor="10", limit=2) == [20, 30]
     assert await sequences(subject="thing:7") == [7]
     assert await sequences(correlation_id=str(UUID(int=2)), limit=3) == [2, 5, 8]
@@ -761,7 +761,7 @@ async def test_the_log_exports_as_ndjson_byte_for_byte(world: World, tenant: UUI
         lines = response.content.splitlines()
         assert [orjson.loads(line)["sequence"] for line in lines] == list(range(1, 1204))
         assert all(envelope in line for envelope, line in zip(envelopes, lines, strict=True))
-    filtered = await auditor.get("/v1/events", format="ndjson", type="key.issued.v1", cursor="1100")
+    filtered = await auditor.get("/v1/events", format="ndjson", type="key.issued.v2", cursor="1100")
     assert [orjson.loads(line)["sequence"] for line in filtered.content.splitlines()] == list(range(1110, 1201, 10))
     read = decode(world.bus.topics[EVENTS][-1].payload).data
     assert isinstance(read, AuditRead)
