@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
-from backplane.wiring.embedded import embedded_postgres
 from backplane.wiring.operations import set_up
 from benches.bus import Bus
 from benches.event_tables import record_tables
@@ -21,7 +20,7 @@ from benches.measurements import BROKER
 from benches.processes import Groups
 from benches.record import Record, measure_record
 from benches.report import machine_lines
-from benches.server import Broker, running_server
+from benches.server import Broker, running_alone, running_server
 
 _SLOTS = 1
 """Nobody asks."""
@@ -100,11 +99,9 @@ async def _measured(
 ) -> BusRecord:
     pulsar = None if broker is None else broker.namespace("record")
     installation = Installation.make(folder / "record", _SLOTS, pulsar)
-    server = embedded_postgres(installation.settings)
-    assert server is not None
     deaths: list[str] = []
     tell(f"{bus.label}: starting its servers")
-    async with running_server(server, installation.settings.data_dir / "logs", deaths) as pid:
+    async with running_alone(installation.settings, deaths) as pid:
         await set_up(installation.settings)
         record = await measure_record(
             installation,

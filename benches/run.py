@@ -11,7 +11,6 @@ import psutil
 
 from backplane.ports.bus import Publisher
 from backplane.settings import PulsarSettings
-from backplane.wiring.embedded import embedded_postgres
 from backplane.wiring.operations import operator_bus, set_up
 from benches.burst import Burst, BurstOrder
 from benches.bus import Bus
@@ -27,7 +26,7 @@ from benches.parley import Parley, running
 from benches.plan import PROMPT_TOKENS, Plan
 from benches.processes import Groups, Memory
 from benches.record import Record, measure_record
-from benches.server import Broker, running_server
+from benches.server import Broker, running_alone, running_server
 from event_schemas.topics import all_topics
 
 IDLE_S = 3.0
@@ -82,10 +81,8 @@ class BusBench:
 
     async def _servers_alone(self, deaths: list[str]) -> tuple[Deliveries, Record]:
         installation = self._installation("alone")
-        server = embedded_postgres(installation.settings)
-        assert server is not None
         self._tell("starting its servers alone")
-        async with running_server(server, installation.settings.data_dir / "logs", deaths) as pid:
+        async with running_alone(installation.settings, deaths) as pid:
             await set_up(installation.settings)
             self._tell(f"{self._plan.messages} messages, one after another")
             order = DeliveryOrder(messages=self._plan.messages)

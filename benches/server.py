@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from backplane.settings import PulsarSettings
-from backplane.wiring.embedded import EmbeddedServer, standalone_pulsar
+from backplane.settings import PulsarSettings, Settings
+from backplane.wiring.embedded import EmbeddedServer, embedded_postgres, embedded_valkey, standalone_pulsar
 from cli.programs import server_program
 from cli.supervisor import Supervisor
 
@@ -44,6 +44,20 @@ async def running_server(server: EmbeddedServer, logs: Path, deaths: list[str]) 
         yield pid
     finally:
         await supervisor.stop()
+
+
+@asynccontextmanager
+async def running_alone(settings: Settings, deaths: list[str]) -> AsyncIterator[int]:
+    """The embedded Postgres, whose process id it gives, and beside it Valkey, without which projections are not ready.
+
+    ``deaths`` as in ``running_server``. Raises ChildFailed.
+    """
+    logs = settings.data_dir / "logs"
+    postgres, valkey = embedded_postgres(settings), embedded_valkey(settings)
+    assert postgres is not None
+    assert valkey is not None
+    async with running_server(postgres, logs, deaths) as pid, running_server(valkey, logs, deaths):
+        yield pid
 
 
 class Broker:
