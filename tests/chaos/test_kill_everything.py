@@ -65,6 +65,8 @@ async def ended_once(client: Client, accepted: Json) -> Json:
     ended = await client.ended(accepted["generation_id"])
     assert ended["status"] == "completed", ended
     assert ended["content"] == whole(ended["attempt"])
+    # A Valkey that came back empty has first to count anew what limits have used.
+    await eventually(lambda: client.http.get("/readyz"), lambda answer: answer.status_code == 200)
     await client.ended((await client.submit("Whatever was on its way stands before this."))["generation_id"])
     told = await client.events(subject=f"generation:{accepted['generation_id']}")
     endings = [one["data"]["attempt"] for one in told if "finish_reason" in one["data"] or "reason" in one["data"]]
@@ -154,8 +156,6 @@ async def test_one_process(up: Up, client: Client, victim: str) -> None:
     await asyncio.to_thread(
         until, lambda: up.output.count(f"{victim} works again") > came_back, f"{victim} did not come back"
     )
-    # A Valkey that came back empty has first to count anew what limits have used.
-    await eventually(lambda: client.http.get("/readyz"), lambda answer: answer.status_code == 200)
 
 
 def kill(process: psutil.Process) -> None:

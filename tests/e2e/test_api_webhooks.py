@@ -33,7 +33,7 @@ async def test_a_webhook_is_told_of_what_it_chose_and_verifies_it_as_the_docs_sa
         await admin.ended(accepted["generation_id"])
         test, told = await hook.has(2)
         assert test.event["type"] == "webhook.test.v1"
-        assert told.event["type"] == "generation.completed.v2"
+        assert told.event["type"] == "generation.completed.v3"
         assert told.event["data"]["generation_id"] == accepted["generation_id"]
         for one in (test, told):
             assert WORD.encode() not in one.body
