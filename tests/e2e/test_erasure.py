@@ -60,7 +60,8 @@ async def set_aside(parley: Up, generation_id: str) -> None:
     settings = Settings(data_dir=parley.data, pools=json.loads(parley.environment["PARLEY_POOLS"]))
     async with operator_bus(settings) as bus:
         topic = commands("local")
-        payload = next(one for one in await read(bus, topic) if generation_id.encode() in one)
+        subject = f"generation:{generation_id}"
+        payload = next(one for one in await read(bus, topic) if json.loads(one)["subject"] == subject)
         broken = payload.replace(b'"pool":', b'"no_pool":', 1)
         assert broken != payload
         await bus.publish(topic, broken)
