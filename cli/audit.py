@@ -40,7 +40,10 @@ def export(tenant: _Tenant) -> None:
     from cli import audit_export
 
     last = command.run(lambda settings: audit_export.write(settings, tenant, sys.stdout.buffer))
-    command.say(f"exported up to line {last}; check it with: parley audit verify FILE --key $(parley audit key)")
+    command.say(
+        f"exported up to line {last}, the newest that is signed; later lines follow once they are"
+        " (record.checkpoint_s). Check it with: parley audit verify FILE --key $(parley audit key)"
+    )
 
 
 @commands.command("checkpoints", epilog="Example:  parley audit checkpoints >> /mnt/write-once/checkpoints.ndjson")

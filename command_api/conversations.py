@@ -58,22 +58,23 @@ async def place(database: Database, principal: Principal, body: PromptBody) -> P
             assert body.conversation_id is not None
             conversation = await conversation_of(session, principal, body.conversation_id)
             parent = None if body.begins_anew else conversation["last_message_id"]
-            said = await _tokens(session, parent)
+            said = 0 if parent is None else conversation["said"]
             return Place(body.conversation_id, parent, conversation["user_id"], conversation["data_key"], said)
         message = await session.one(
-            f"SELECT m.conversation_id, c.user_id, {_DATA_KEY} FROM read_models.messages m"  # noqa: S608
+            f"SELECT m.conversation_id, c.user_id, {_DATA_KEY}, {_said('m.id')} FROM read_models.messages m"  # noqa: S608
             f" JOIN read_models.conversations c ON c.id = m.conversation_id {_KEPT}"
             " WHERE m.id = :id AND NOT c.deleted"
             " AND (:sees_all OR c.user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid))",
             id=body.parent_message_id,
             **_eyes(principal),
         )
-        said = await _tokens(session, body.parent_message_id)
     if message is None:
         raise NoSuch("message")
     if body.conversation_id not in (None, message["conversation_id"]):
         raise NoSuch("message")
-    return Place(message["conversation_id"], body.parent_message_id, message["user_id"], message["data_key"], said)
+    return Place(
+        message["conversation_id"], body.parent_message_id, message["user_id"], message["data_key"], message["said"]
+    )
 
 
 async def rename(
@@ -139,18 +140,6 @@ async def recorded(database: Database, tenant_id: UUID, event_id: UUID) -> bool:
         return await session.one("SELECT 1 FROM read_models.event_log WHERE id = :id", id=event_id) is not None
 
 
-async def _tokens(session: TenantSession, message_id: UUID | None) -> int:
-    """What it took to say this message, and itself: all that its conversation has by then."""
-    if message_id is None:
-        return 0
-    row = await session.one(
-        "SELECT coalesce(input_tokens + output_tokens, reserved_tokens, 0) AS tokens FROM read_models.generations"
-        " WHERE id = :id",
-        id=message_id,
-    )
-    return 0 if row is None else int(row["tokens"])
-
-
 async def running_in(session: TenantSession, conversation_ids: list[UUID]) -> list[CancelGeneration]:
     """The cancels of what still runs in these conversations, or waits to."""
     running = await session.all(
@@ -164,7 +153,7 @@ async def running_in(session: TenantSession, conversation_ids: list[UUID]) -> li
 async def conversation_of(session: TenantSession, principal: Principal, conversation_id: UUID) -> Row:
     """Its row. Raises NoSuch."""
     row = await session.one(
-        f"SELECT c.id, c.user_id, c.last_message_id, t.keeps_content, {_DATA_KEY}"  # noqa: S608
+        f"SELECT c.id, c.user_id, c.last_message_id, t.keeps_content, {_DATA_KEY}, {_said('c.last_message_id')}"  # noqa: S608
         f" FROM read_models.conversations c {_KEPT} WHERE c.id = :id AND NOT c.deleted"
         " AND (:sees_all OR c.user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid))",
         id=conversation_id,
@@ -186,6 +175,14 @@ async def _key_of(session: TenantSession, keys: ContentKeys, principal: Principa
     if not sealing.keeps_content:
         raise ContentNotKept
     return sealing.key
+
+
+def _said(message_id: str) -> str:
+    """What it took to say this message, and itself: all that its conversation has by then."""
+    return (
+        "coalesce((SELECT coalesce(g.input_tokens + g.output_tokens, g.reserved_tokens)"  # noqa: S608
+        f" FROM read_models.generations g WHERE g.tenant_id = c.tenant_id AND g.id = {message_id}), 0) AS said"
+    )
 
 
 # Not that of a conversation whose tenant has come to keep no content: each of its prompts needs one of its own.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from backplane.ports.budget import nano_usd
 from backplane.settings import Settings
-from backplane.settings.pools import KEYED
+from backplane.settings.pools import KEYED, PoolSettings
 from backplane.settings.prices import PriceTable
 from command_api import tokenizer
 from event_schemas.generation import PromptContent
@@ -69,8 +69,8 @@ class Estimate(NamedTuple):
     reserved: Reserved
 
 
-def input_tokens(content: PromptContent, model: str) -> int:
-    """Of what a prompt adds to its conversation, for ``model`` as its backend calls it."""
+def input_tokens(content: PromptContent, pool: PoolSettings, model: str) -> int:
+    """Of what a prompt adds to its conversation, for ``model`` of ``pool``."""
     texts = [message.text for message in content.messages]
     texts += [
         json.dumps([call.model_dump(mode="json") for call in message.tool_calls])
@@ -81,7 +81,7 @@ def input_tokens(content: PromptContent, model: str) -> int:
         texts.append(json.dumps([tool.model_dump(mode="json") for tool in content.tools]))
     if content.response_format is not None:
         texts.append(content.response_format.model_dump_json())
-    counted = (tokenizer.count(model, text) for text in texts)
+    counted = (tokenizer.count(pool, model, text) for text in texts)
     tokens = sum(text_tokens(text) if count is None else count for text, count in zip(texts, counted, strict=True))
     images = sum(len(message.images) for message in content.messages)
     return tokens + _MESSAGE_TOKENS * len(content.messages) + _IMAGE_TOKENS * images
@@ -102,7 +102,7 @@ def estimated(
     Of all ``places``, (pool, model), that may serve it, the dearest counts; the first one is asked first. Raises
     Unpriced where it matters (``priced``) and one's provider has no price; local engines without a price cost nothing.
     """
-    added = [input_tokens(content, settings.pools[pool].name_at_backend(model)) for pool, model in places]
+    added = [input_tokens(content, settings.pools[pool], model) for pool, model in places]
     tokens, nano = 0, 0
     for (pool_name, model), adds in zip(places, added, strict=True):
         pool = settings.pools[pool_name]

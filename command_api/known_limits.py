@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -60,17 +59,11 @@ class KnownLimits:
         for scopes in [scopes for scopes, known in self._remembered.items() if known[1] == tenant_id]:
             del self._remembered[scopes]
 
-    async def forget_changed(self, signals: Signals, stop: asyncio.Event) -> None:
-        """Follow the changes until ``stop`` is set."""
+    async def forget_changed(self, signals: Signals) -> None:
+        """Follow the changes until this task is cancelled."""
         async with signals.listen(CHANGED) as tenants:
-            stopped = asyncio.ensure_future(stop.wait())
-            while not stopped.done():
-                arrived = asyncio.ensure_future(anext(tenants))
-                await asyncio.wait({arrived, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not arrived.done():
-                    arrived.cancel()
-                    return
-                self.forget(UUID(arrived.result()))
+            async for tenant_id in tenants:
+                self.forget(UUID(tenant_id))
 
 
 async def find(database: Database, tenant_id: UUID, scopes: Sequence[Scope]) -> Limited:

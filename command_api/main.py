@@ -15,7 +15,7 @@ from backplane.settings.prices import PriceTable
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
-from command_api import dead_letter_routes, limits_routes, webhook_routes
+from command_api import dead_letter_routes, limits_routes, tokenizer, webhook_routes
 from command_api.allowance import Allowance
 from command_api.api_keys import ApiKeys
 from command_api.content_keys import ContentKeys
@@ -55,6 +55,7 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
     keys = ContentKeys(side.database, side.data_keys)
     known_limits = KnownLimits(side.database, settings.security.key_cache_s)
     prices = PriceTable.load(settings.prices_file)
+    await asyncio.to_thread(tokenizer.load, settings.pools.values())
     allowance = Allowance(side.budget, known_limits, side.database, prices, settings)
     ports = CommandPorts(
         Submission(side.bus, side.database, keys, BodyHash(side.key_pepper), allowance, settings),
@@ -77,15 +78,18 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         tasks.create_task(relay.run(stop))
         tasks.create_task(ports.deliveries.run(stop))
         tasks.create_task(refusals.run(stop))
-        tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
-        tasks.create_task(known_limits.forget_changed(side.signals, stop))
         tasks.create_task(_housekeeping(relay, side.database, stop))
-        warnings = tasks.create_task(ports.limit_warnings.run())
+        following = [
+            tasks.create_task(side.authenticator.forget_revoked(side.signals)),
+            tasks.create_task(known_limits.forget_changed(side.signals)),
+            tasks.create_task(ports.limit_warnings.run()),
+        ]
         try:
             yield ports
         finally:
             stop.set()
-            warnings.cancel()
+            for each in following:
+                each.cancel()
 
 
 def people_ports(side: CommandSide, settings: Settings, relay: Relay, refusals: Refusals) -> PeoplePorts:

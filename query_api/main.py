@@ -37,8 +37,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         app = make_application("Parley query API", settings, side.authenticator, side.readiness, ROUTERS)
         app.state.query = ports(side, settings)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(side.authenticator.forget_revoked(side.signals, stop))
+            following = tasks.create_task(side.authenticator.forget_revoked(side.signals))
             try:
                 await serve_application(app, settings, stop)
             finally:
-                stop.set()
+                following.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -100,17 +99,11 @@ class Authenticator:
         for digest in [digest for digest, known in self._remembered.items() if revoked in known.named]:
             del self._remembered[digest]
 
-    async def forget_revoked(self, signals: Signals, stop: asyncio.Event) -> None:
-        """Follow the revocations until ``stop`` is set."""
+    async def forget_revoked(self, signals: Signals) -> None:
+        """Follow the revocations until this task is cancelled."""
         async with signals.listen(REVOCATIONS) as revocations:
-            stopped = asyncio.ensure_future(stop.wait())
-            while not stopped.done():
-                arrived = asyncio.ensure_future(anext(revocations))
-                await asyncio.wait({arrived, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not arrived.done():
-                    arrived.cancel()
-                    return
-                self.forget(arrived.result())
+            async for revoked in revocations:
+                self.forget(revoked)
 
     def _known(self, digest: bytes) -> Principal | None:
         known = self._remembered.get(digest)

@@ -38,7 +38,7 @@ from event_schemas.topics import EVENTS, PROJECTIONS, WORKERS, all_topics, dead_
 from projections.main import keep_up
 from projections.settling import Settling
 from tests.conftest import TestDatabase
-from tests.integration.sealed_prompts import DATA_KEYS
+from tests.data_keys import DATA_KEYS
 from tests.integration.test_authenticator import LocalSignals
 
 MODEL = "priced"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from backplane.security.content import DataKey, DataKeys, opened
-from backplane.security.sealing import MasterKey
+from backplane.security.content import DataKey, opened
 from event_schemas.chat import AnswerContent
 from event_schemas.generation import PromptContent, SubmitPrompt, Terminal, TokensContent, TokensEmitted
 from event_schemas.payload import Plain
-
-DATA_KEYS = DataKeys(MasterKey("5a" * 32))
+from tests.data_keys import DATA_KEYS
 
 
 class SealedPrompts:

@@ -119,11 +119,11 @@ async def test_wrong_expired_and_malformed_keys_stand_for_nobody(commands: Postg
 
 
 async def test_a_revoked_key_is_refused_at_once_where_it_was_remembered(commands: PostgresDatabase) -> None:
-    signals, stop = LocalSignals(), asyncio.Event()
+    signals = LocalSignals()
     tenant = await provision_tenant(commands, "acme")
     key = await issue_key(commands, PEPPER, tenant, "admin")
     authenticator = Authenticator(commands, PEPPER, remember_s=3600)
-    following = asyncio.create_task(authenticator.forget_revoked(signals, stop))
+    following = asyncio.create_task(authenticator.forget_revoked(signals))
     async with asyncio.timeout(10):
         while REVOCATIONS not in signals.queues:
             await asyncio.sleep(0)
@@ -133,8 +133,7 @@ async def test_a_revoked_key_is_refused_at_once_where_it_was_remembered(commands
             while await authenticator.principal(key.reveal()):
                 await asyncio.sleep(0)
         assert not await revoke_key(commands, signals, key.prefix)
-        stop.set()
-        await following
+    following.cancel()
 
 
 async def test_revoking_what_is_not_there_says_so(commands: PostgresDatabase) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from backplane.settings.pools import PoolSettings
+from command_api import tokenizer
 from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.packaged import add_chat_template
@@ -255,3 +257,28 @@ async def test_a_running_generation_does_not_keep_the_process(packaged_model: Pa
         subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, f"{Delta.__name__}\n", "")
+
+
+async def test_the_command_api_counts_as_the_engine_does(backend: LlamaCppPythonBackend, packaged_model: Path) -> None:
+    pool = PoolSettings(backend="xllamacpp", models=("local",), model_file=packaged_model)
+    tokenizer.load([pool])
+    nothing, text = "", "What is the capital of France? 🦄 Ωmega, naïve, 東京"
+    counts = []
+    for said in (nothing, text):
+        _, finished = await answer(backend.generate(request(said, parameters=GREEDY)))
+        assert finished.input_tokens is not None
+        counts.append(finished.input_tokens)
+    counted = tokenizer.count(pool, "local", text)
+    assert counted is not None
+    assert abs(counted - (counts[1] - counts[0])) <= 1  # what joins it to the transcript may be part of a token of it
+    assert tokenizer.count(pool, "local", nothing) == 0
+
+
+async def test_a_file_without_a_vocabulary_leaves_the_estimate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(64))
+    pool = PoolSettings(backend="llama-cpp-python", models=("local",), model_file=broken)
+    assert tokenizer.count(pool, "local", "one two") is None
+    assert str(broken) in caplog.text

@@ -98,11 +98,9 @@ async def world(database: TestDatabase, redis_url: str | None) -> AsyncIterator[
             stack.push_async_callback(hub.close)
             made.signals = RedisSignals(redis_url, hub)
             stack.push_async_callback(made.signals.close)
-            stop = asyncio.Event()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(stop.set)
             for each in made.processes:
-                tasks.create_task(each.forget_revoked(made.signals, stop))
+                stack.callback(tasks.create_task(each.forget_revoked(made.signals)).cancel)
             await heard(made)
         yield made
 

@@ -30,9 +30,9 @@ from event_schemas.erasure import ContentPolicy
 from event_schemas.generation import PromptContent, SubmitPrompt
 from event_schemas.topics import commands
 from tests.conftest import TestDatabase, ValkeyServer
+from tests.data_keys import DATA_KEYS
 from tests.integration.limits_world import submission
 from tests.integration.query_world import TestBus
-from tests.integration.sealed_prompts import DATA_KEYS
 
 TOPIC = commands("local")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from backplane.settings.pools import PoolSettings
+from command_api import tokenizer
 from event_schemas.chat import ChatMessage
 from event_schemas.generation import Parameters
 from tests.contract.inference.requests import answer, request
@@ -61,6 +63,11 @@ async def test_usage_is_what_the_tokenizer_counts(backend: TransformersBackend, 
     assert finished.input_tokens == tokens_of(tiny_model, render(messages))
     assert finished.output_tokens == 40 == tokens_of(tiny_model, "".join(deltas))
     assert len(deltas) > 30
+
+
+async def test_the_command_api_counts_as_the_tokenizer_does(tiny_model: Path) -> None:
+    pool = PoolSettings(backend="transformers", models=({"tiny": str(tiny_model)},))
+    assert tokenizer.count(pool, "tiny", "Sing la la") == tokens_of(tiny_model, "Sing la la")
 
 
 async def test_a_chat_template_is_used_and_may_refuse(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from event_schemas.chat import AnswerContent
 from event_schemas.codec import AnyEnvelope, decode, encode
 from event_schemas.generation import SubmitPrompt, Terminal
 from tests.conftest import TestDatabase
+from tests.data_keys import DATA_KEYS
 from tests.integration.prompts import FREE, POOL, SPARE, envelope, wish
-from tests.integration.sealed_prompts import DATA_KEYS, SealedPrompts
+from tests.integration.sealed_prompts import SealedPrompts
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims

@@ -18,6 +18,7 @@ from event_schemas.payload import AboutGeneration
 from projections.batch import Batch
 from projections.event_log import Received
 from query_api.service import QueryPorts
+from tests.data_keys import DATA_KEYS
 from tests.integration.generation_machine.backend import SteppedBackend
 from tests.integration.generation_machine.broker import Broker, Letter, Mouth
 from tests.integration.generation_machine.client import Client
@@ -28,7 +29,7 @@ from tests.integration.generation_machine.said import Said
 from tests.integration.generation_machine.worker_process import WorkerProcess
 from tests.integration.generation_machine.world import World
 from tests.integration.prompts import POOL, SPARE, envelope, wish
-from tests.integration.sealed_prompts import DATA_KEYS, SealedPrompts
+from tests.integration.sealed_prompts import SealedPrompts
 
 COMMANDS = topics.commands(POOL)
 SPARE_COMMANDS = topics.commands(SPARE)

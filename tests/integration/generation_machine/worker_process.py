@@ -11,6 +11,7 @@ from backplane.settings import WorkerSettings
 from backplane.settings.pools import PoolSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas import topics
+from tests.data_keys import DATA_KEYS
 from tests.integration.generation_machine.backend import SteppedBackend
 from tests.integration.generation_machine.broker import Broker, Inbox, Letter, Mouth
 from tests.integration.generation_machine.model import MOST_ATTEMPTS
@@ -18,7 +19,6 @@ from tests.integration.generation_machine.ports import ProcessDatabase, ProcessS
 from tests.integration.generation_machine.process import Process
 from tests.integration.generation_machine.world import RedisSide, World
 from tests.integration.prompts import FREE
-from tests.integration.sealed_prompts import DATA_KEYS
 from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims

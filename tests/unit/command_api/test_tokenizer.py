@@ -10,7 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from backplane.settings.pools import PoolSettings
 from command_api import tokenizer
+
+ASKED = PoolSettings(backend="openai", models=("known", "unknown"))
+LOCAL = PoolSettings(backend="xllamacpp", models=("known",))
 
 
 class Words:
@@ -32,18 +36,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     library = SimpleNamespace(encoding_name_for_model=name_of, get_encoding=encoding)
     monkeypatch.setitem(sys.modules, "tiktoken", library)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    tokenizer._encoding.cache_clear()
+    tokenizer._of_provider.cache_clear()
     yield tmp_path
-    tokenizer._encoding.cache_clear()
+    tokenizer._of_provider.cache_clear()
 
 
 def test_without_its_file_a_vocabulary_is_not_asked_for(folder: Path) -> None:
-    assert tokenizer.count("known", "one two") is None
+    assert tokenizer.count(ASKED, "known", "one two") is None
 
 
 def test_with_its_file_it_counts(folder: Path) -> None:
     url = "https://openaipublic.blob.core.windows.net/encodings/words_base.tiktoken"
     (folder / hashlib.sha1(url.encode()).hexdigest()).touch()
-    assert tokenizer.count("known", "one two") == 2
-    assert tokenizer.count("unknown", "one two") is None
-    assert tokenizer.count("known", "x" * 20_001) is None
+    assert tokenizer.count(ASKED, "known", "one two") == 2
+    assert tokenizer.count(ASKED, "unknown", "one two") is None
+    assert tokenizer.count(ASKED, "known", "x" * 20_001) is None
+
+
+def test_a_local_model_is_not_counted_by_a_providers_vocabulary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://openaipublic.blob.core.windows.net/encodings/words_base.tiktoken"
+    (folder / hashlib.sha1(url.encode()).hexdigest()).touch()
+    assert tokenizer.count(LOCAL, "known", "one two") is None
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)  # as where it is not installed
+    named = LOCAL.model_copy(update={"model_file": folder / "model.gguf"})
+    assert tokenizer.count(named, "known", "one two") is None
