@@ -89,6 +89,8 @@ async def measure_record(
     rebuilt: list[Rebuilt] = []
     wrong: list[str] = []
     try:
+        async with _projections(installation):
+            pass  # it has counted the limits now, for which the next ones need not read the bus before they are ready
         for generations, wanted in ((part, orders), (rest, [*orders, *each])):
             tell(f"projecting {generations * EVENTS_A_GENERATION} events")
             projected.append(await _project(installation, database, groups, backlog, generations))
