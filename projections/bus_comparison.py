@@ -15,6 +15,7 @@ from event_schemas.codec import AnyEnvelope, Poison, decode
 from projections.batch import READ_MODELS
 from projections.catalog import EVENT_LOG
 from projections.comparison import Difference
+from projections.positions import Reached, reached
 
 _PAGE = 500
 _SURELY_KEPT = 0.9
@@ -36,14 +37,6 @@ class BusReport:
     """The first few."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What there was when we began: what comes later is on its way from one to the other."""
-
-    positions: dict[tuple[str, int], Position]
-    heads: dict[UUID, int]
-
-
 async def compare_with_bus(
     database: Database,
     log: Log,
@@ -61,10 +54,11 @@ async def compare_with_bus(
     report = BusReport()
     places = [(topic, partition) for topic in topics for partition in range(len(await log.heads(topic)))]
     async with database.system() as session:
-        start = await _start(session)
+        # What comes later is on its way from one to the other.
+        start = await reached(session, READ_MODELS)
         await session.execute("CREATE TEMPORARY TABLE on_bus (tenant_id uuid, id uuid) ON COMMIT DROP")
         for done, (topic, partition) in enumerate(places):
-            up_to = start.positions.get((topic, partition))
+            up_to = start.places.get((topic, partition))
             async for page in _pages(log, topic, partition):
                 passed = [message for message in page if up_to is not None and message.position <= up_to]
                 report.waiting += len(page) - len(passed)
@@ -73,15 +67,6 @@ async def compare_with_bus(
         await _missing(session, start, retention * _SURELY_KEPT, report, most_differences)
     progress(1.0)
     return report
-
-
-async def _start(session: Session) -> _Start:
-    positions = await session.all(f"SELECT topic, partition, ledger, entry FROM {READ_MODELS}.positions")  # noqa: S608
-    heads = await session.all(f"SELECT tenant_id, sequence FROM {READ_MODELS}.tenant_heads")  # noqa: S608
-    return _Start(
-        {(row["topic"], row["partition"]): Position(row["ledger"], row["entry"]) for row in positions},
-        {row["tenant_id"]: row["sequence"] for row in heads},
-    )
 
 
 async def _pages(log: Log, topic: str, partition: int) -> AsyncGenerator[Sequence[Message]]:
@@ -119,7 +104,7 @@ async def _compare(session: Session, messages: Sequence[Message], report: BusRep
             _differs(report, most, event.tenantid, event.id, "is not in the record as it is on the bus")
 
 
-async def _missing(session: Session, start: _Start, kept: timedelta, report: BusReport, most: int) -> None:
+async def _missing(session: Session, start: Reached, kept: timedelta, report: BusReport, most: int) -> None:
     await session.execute("CREATE INDEX ON on_bus (tenant_id, id)")
     await session.execute("ANALYZE on_bus")
     rows: list[Row] = await session.all(
@@ -145,7 +130,7 @@ _YOUNG = """JOIN unnest(CAST(:tenants AS uuid[]), CAST(:sequences AS bigint[])) 
 WHERE l."time" >= now() - CAST(:kept AS interval)"""
 
 
-def _young(start: _Start, kept: timedelta) -> dict[str, Any]:
+def _young(start: Reached, kept: timedelta) -> dict[str, Any]:
     return {"tenants": list(start.heads), "sequences": list(start.heads.values()), "kept": kept}
 
 

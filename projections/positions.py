@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
 
 from backplane.ports.bus import Message, Position
 from backplane.ports.database import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far the projections had come: no line up to ``heads`` came from behind ``places``."""
+
+    heads: dict[UUID, int]
+    """The newest line of each tenant's record."""
+    places: dict[tuple[str, int], Position]
+    """The last position of each (topic, partition)."""
 
 
 def furthest(messages: Iterable[Message]) -> dict[tuple[str, int], Position]:
@@ -31,4 +43,17 @@ async def advance(session: Session, places: dict[tuple[str, int], Position], sch
         partitions=[partition for _, partition in ordered],
         ledgers=[places[place].ledger for place in ordered],
         entries=[places[place].entry for place in ordered],
+    )
+
+
+async def reached(session: Session, schema: str) -> Reached:
+    """How far they have come by now."""
+    # Heads first: they may move on before the places are read.
+    heads = await session.all(f"SELECT tenant_id, sequence FROM {schema}.tenant_heads ORDER BY tenant_id")  # noqa: S608
+    places = await session.all(
+        f"SELECT topic, partition, ledger, entry FROM {schema}.positions ORDER BY topic, partition"  # noqa: S608
+    )
+    return Reached(
+        {row["tenant_id"]: row["sequence"] for row in heads},
+        {(row["topic"], row["partition"]): Position(row["ledger"], row["entry"]) for row in places},
     )

@@ -3,85 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 
-from backplane.adapters.postgres.database import PostgresDatabase
-from backplane.adapters.postgres_bus import PostgresBus
-from backplane.adapters.pulsar_bus import PulsarBus
-from backplane.ports.bus import Bus, Message
-from event_schemas.codec import AnyEnvelope, NewerVersion, encode
-from event_schemas.generation import SubmitPrompt
-from event_schemas.topics import EVENTS, all_topics, commands
+from event_schemas.codec import NewerVersion, encode
+from event_schemas.topics import EVENTS, commands
 from projections.batch import Batch
 from projections.bus_comparison import BusReport, compare_with_bus
 from projections.event_log import Received
 from tests.conftest import TestDatabase
-from tests.unit.projections.story import Story
+from tests.integration.bus_world import BUSES, TOPICS, World, told
 
-TOPICS = all_topics(["local"])
 RETENTION = timedelta(hours=24)
 
 
-@dataclass
-class World:
-    """Events that are published, and recorded as far as the projections came."""
-
-    bus: Bus
-    database: PostgresDatabase
-    projector: PostgresDatabase
-    owner: asyncpg.Connection
-    stories: list[Story]
-    recorded: list[AnyEnvelope] = field(default_factory=list)
-
-    async def publish(self, *events: AnyEnvelope, raw: bytes | None = None) -> list[tuple[AnyEnvelope, Message]]:
-        sent = []
-        for event in events:
-            topic = commands("local") if isinstance(event.data, SubmitPrompt) else EVENTS
-            payload = raw or encode(event)
-            position = await self.bus.publish(topic, payload, key=str(event.tenantid), partition=0)
-            sent.append((event, Message(topic, 0, position, str(event.tenantid), payload)))
-        return sent
-
-    async def project(self, sent: Sequence[tuple[AnyEnvelope, Message]]) -> None:
-        received = [Received(event, message.payload) for event, message in sent]
-        await Batch(self.projector).apply(received, [message for _, message in sent])
-        self.recorded += [event for event, _ in sent]
-
-    async def compare(self) -> BusReport:
-        return await compare_with_bus(self.database, self.bus, TOPICS, RETENTION, lambda _: None)
-
-    async def alter(self, sql: str, *values: object) -> None:
-        assert await self.owner.execute(sql, *values) in ("UPDATE 1", "DELETE 1")
-
-
-@pytest.fixture(params=["postgres", pytest.param("pulsar", marks=pytest.mark.pulsar)])
+@pytest.fixture(params=BUSES)
 async def world(request: pytest.FixtureRequest, database: TestDatabase) -> AsyncIterator[World]:
-    bus: Bus
-    if request.param == "postgres":
-        bus = PostgresBus(database.owner_url)
-    else:
-        bus = PulsarBus(request.getfixturevalue("shared_broker").address("compare", database.name), timeout_s=60)
-    await bus.create_topics(TOPICS, partitions=2)
-    now = datetime.now(UTC) - timedelta(minutes=10)
-    made = World(
-        bus,
-        PostgresDatabase(database.owner_url, pool_size=2),
-        PostgresDatabase(database.role_url("projections"), pool_size=2),
-        await asyncpg.connect(database.owner_url),
-        [Story(now=now), Story(now=now)],
-    )
-    for story in made.stories:
-        await made.project(await made.publish(*story.whole(attempts=2)))
-    yield made
-    await made.owner.close()
-    await made.projector.close()
-    await made.database.close()
-    await bus.close()
+    async with told(request, database) as made:
+        yield made
+
+
+async def compare(world: World) -> BusReport:
+    return await compare_with_bus(world.database, world.bus, TOPICS, RETENTION, lambda _: None)
 
 
 def said(report: BusReport) -> list[tuple[str, str]]:
@@ -94,7 +39,7 @@ async def test_what_is_on_both_is_equal_whatever_is_on_its_way(world: World) -> 
     late = await world.publish(*world.stories[1].whole())
     await world.bus.publish(commands("local"), b"no event", partition=1)
     recorded = len({event.id for event in world.recorded})
-    report = await world.compare()
+    report = await compare(world)
     assert (report.differing, said(report)) == (0, [])
     assert (report.messages, report.lines) == (recorded + 1, recorded)
     assert (report.waiting, report.unreadable) == (len(late) + 1, 0)
@@ -103,7 +48,7 @@ async def test_what_is_on_both_is_equal_whatever_is_on_its_way(world: World) -> 
 async def test_a_message_that_is_no_event_is_counted(world: World) -> None:
     await world.bus.publish(EVENTS, b"no event", partition=0)
     await world.project(await world.publish(world.stories[0].renamed("after it")))
-    report = await world.compare()
+    report = await compare(world)
     assert (report.differing, report.unreadable, report.waiting) == (0, 1, 0)
 
 
@@ -123,7 +68,7 @@ async def test_every_difference_is_found_and_named(world: World) -> None:
     )
     unpublished = only_recorded.renamed("never published")
     await Batch(world.projector).apply([Received(unpublished, encode(unpublished))], [])
-    report = await world.compare()
+    report = await compare(world)
     assert report.differing == 4
     assert said(report) == sorted(
         [
@@ -138,11 +83,11 @@ async def test_every_difference_is_found_and_named(world: World) -> None:
 async def test_what_retention_may_have_dropped_is_not_missed(world: World) -> None:
     old = world.stories[0].renamed("long ago").model_copy(update={"time": datetime.now(UTC) - timedelta(hours=23)})
     await Batch(world.projector).apply([Received(old, encode(old))], [])
-    lines = (await world.compare()).lines
-    assert (await world.compare()).differing == 0
+    lines = (await compare(world)).lines
+    assert (await compare(world)).differing == 0
     young = world.stories[0].renamed("today").model_copy(update={"time": datetime.now(UTC) - timedelta(hours=21)})
     await Batch(world.projector).apply([Received(young, encode(young))], [])
-    report = await world.compare()
+    report = await compare(world)
     assert (report.differing, report.lines) == (1, lines + 1)
 
 
@@ -152,7 +97,7 @@ async def test_what_only_a_newer_release_reads_is_said(world: World) -> None:
     (sent,) = await world.publish(event, raw=newer)
     await world.project([(event, sent[1])])
     with pytest.raises(NewerVersion):
-        await world.compare()
+        await compare(world)
 
 
 async def test_most_differences_are_counted_and_a_few_are_named(world: World) -> None:
