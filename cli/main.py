@@ -117,11 +117,23 @@ def rebuild(
     check: Annotated[
         bool, typer.Option("--check", help="Only compare with what is live; exit 1 if it differs.")
     ] = False,
+    from_bus: Annotated[
+        bool,
+        typer.Option(
+            "--from-bus",
+            help="With --check: fold what the bus holds, in the order of the record. Refused where the bus has dropped"
+            " lines of the record.",
+        ),
+    ] = False,
 ) -> None:
-    """Replay the record into fresh tables and swap them in, or prove that they equal the live ones."""
+    """Replay the record into fresh tables and swap them in, or prove that they equal the live ones.
+
+    --check compares every column of every row. One thing is apart: where ciphertext was cut off, its hash, left in its
+    place, is compared. `erased` counts rows that are marked as erased or were cut so.
+    """
     from cli import command, rebuilding
 
-    raise typer.Exit(command.run(lambda settings: rebuilding.run(settings, model, check=check)))
+    raise typer.Exit(command.run(lambda settings: rebuilding.run(settings, model, check=check, from_bus=from_bus)))
 
 
 @app.command(rich_help_panel=_OPERATIONS)

@@ -20,30 +20,72 @@ class Difference:
         return f"{self.model} ({', '.join(f'{name} {value}' for name, value in self.key.items())}): {self.what}"
 
 
-async def differences(session: Session, table: Table, live: str, rebuilt: str, most: int) -> tuple[Difference, ...]:
-    """The first ``most`` rows, by key, in which schema ``live`` is not equal to schema ``rebuilt``."""
-    key = ", ".join(table.key)
-    columns = ", ".join(
-        f"CASE WHEN l.{column} IS DISTINCT FROM r.{column} THEN '{column}' END"
-        for column in table.columns
-        if column not in table.key
+@dataclass(frozen=True, slots=True)
+class Compared:
+    rows: int
+    """Of the live table."""
+    erased: int
+    """Of these, rows that are marked as erased, or whose ciphertext was cut off."""
+    differences: tuple[Difference, ...]
+    """The first few."""
+
+
+async def compared(session: Session, table: Table, live: str, rebuilt: str, source: str, most: int) -> Compared:
+    """The table in schema ``live`` beside that in schema ``rebuilt``, which was made from ``source``; names the first
+    ``most`` rows, by key, that are not equal.
+
+    Every column of every row is compared. Where ciphertext was cut off, with its hash left in its place
+    (``sealed_sha256``), that hash has to be the other one's.
+    """
+    counted = await session.one(
+        f"SELECT count(*) AS rows, count(*) FILTER (WHERE {_is_erased(table)}) AS erased FROM {live}.{table.name} t"  # noqa: S608
     )
-    any_differs = " OR ".join(f"l.{column} IS DISTINCT FROM r.{column}" for column in table.columns)
+    assert counted is not None
+    key = ", ".join(table.key)
+    differs = {column: _differs(column, kind) for column, kind in table.columns.items() if column not in table.key}
+    columns = ", ".join(f"CASE WHEN {condition} THEN '{column}' END" for column, condition in differs.items())
+    missing, surplus = (f"{side}.{table.key[0]} IS NULL" for side in ("l", "r"))
     rows = await session.all(
-        f"""SELECT {key}, l.{table.key[0]} IS NULL AS missing, r.{table.key[0]} IS NULL AS surplus,
-                   array_remove(ARRAY[{columns}], NULL) AS columns
+        f"""SELECT {key}, {missing} AS missing, {surplus} AS surplus, array_remove(ARRAY[{columns}], NULL) AS columns
             FROM {live}.{table.name} l FULL JOIN {rebuilt}.{table.name} r USING ({key})
-            WHERE {any_differs} ORDER BY {key} LIMIT :most""",  # noqa: S608 - all names are our own
+            WHERE {missing} OR {surplus} OR {" OR ".join(differs.values())} ORDER BY {key} LIMIT :most""",  # noqa: S608
         most=most,
     )
-    return tuple(Difference(table.name, {column: str(row[column]) for column in table.key}, _what(row)) for row in rows)
+    differences = tuple(
+        Difference(table.name, {column: str(row[column]) for column in table.key}, _what(row, source)) for row in rows
+    )
+    return Compared(counted["rows"], counted["erased"], differences)
 
 
-def _what(row: dict[str, object]) -> str:
+def _differs(column: str, kind: str) -> str:
+    differs = f"l.{column} IS DISTINCT FROM r.{column}"
+    if kind != "jsonb":
+        return differs
+    return f"({differs} AND {_cut(f'l.{column}')} IS DISTINCT FROM {_cut(f'r.{column}')})"
+
+
+def _cut(written: str) -> str:
+    """Without its ciphertext, whose hash is put in its place, as a line's hash has it."""
+    sealed_sha256 = f"encode(sha256(convert_to({written} ->> 'sealed', 'UTF8')), 'hex')"
+    return (
+        f"CASE WHEN {written} ? 'commitment' AND jsonb_typeof({written} -> 'sealed') = 'string'"
+        f" THEN ({written} - 'sealed') || jsonb_build_object('sealed_sha256', {sealed_sha256}) ELSE {written} END"
+    )
+
+
+def _is_erased(table: Table) -> str:
+    marked = ["t.erased"] if "erased" in table.columns else []
+    cut = [
+        f"coalesce(t.{column} ? 'sealed_sha256', false)" for column, kind in table.columns.items() if kind == "jsonb"
+    ]
+    return " OR ".join((*marked, *cut)) or "false"
+
+
+def _what(row: dict[str, object], source: str) -> str:
     if row["missing"]:
-        return "is missing; the record says it should be there"
+        return f"is missing; {source} says it should be there"
     if row["surplus"]:
-        return "is there, but the record knows nothing of it"
+        return f"is there, but {source} knows nothing of it"
     columns = row["columns"]
     assert isinstance(columns, list)
     return f"differs in {', '.join(columns)}"

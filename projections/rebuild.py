@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +16,11 @@ from event_schemas.registry import COMMANDS, EVENTS, split
 from projections import checkpoints
 from projections.batch import PROJECTING, READ_MODELS
 from projections.catalog import EVENT_LOG, needed_for
-from projections.comparison import Difference, differences
+from projections.comparison import Difference, compared
 from projections.event_log import MOST_BYTES, PAGE
+from projections.positions import reached
 from projections.reading_ahead import pages
-from projections.table import Projection
+from projections.table import Projection, Table
 from projections.verify import verify
 from projections.writer import Writer
 
@@ -72,6 +73,10 @@ class Report:
     swapped: bool
     differences: tuple[Difference, ...]
     """Of a check; the first few. Empty: live equals rebuilt."""
+    rows: int = 0
+    """Of a check of a read model: those of the live table."""
+    erased: int = 0
+    """Of ``rows``, those that are marked as erased, or whose ciphertext was cut off."""
 
 
 async def rebuild(
@@ -98,42 +103,62 @@ async def rebuild(
         return Report(model, lines, False, tuple(wrong[:most_differences]))
     projections = needed_for(model)
     table = projections[-1].table
-    await _refuse_pruned(database, model)
+    await refuse_pruned(database)
     async with shadow_of(model) as shadow:
         await shadow.create([projection.name for projection in projections])
         replay = Replay(database, projections, shadow.schema)
-        for _ in range(_CATCHING_UP):
-            if await replay.catch_up(progress) < _CLOSE_ENOUGH:
-                break
         if check:
-            async with database.system() as session:
-                # The snapshot is taken while the projector is held off, and outlives that.
-                await session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                async with shadow.holding(PROJECTING):
-                    await replay.catch_up(progress)
-                    await session.one("SELECT 1 AS now")
-                    await _refuse_pruned(database, model)
-                found = await differences(session, table, READ_MODELS, shadow.schema, most_differences)
-            return Report(model, replay.lines, False, found)
+            (report,) = await compare(database, shadow, replay, [table], "the record", progress, most_differences)
+            return report
+        await replay.come_close(progress)
         await shadow.analyze(table.name)
         for _ in range(SWAP_TRIES):
             async with shadow.holding(PROJECTING):
                 await replay.catch_up(progress)
-                await _refuse_pruned(database, model)
+                await refuse_pruned(database)
                 if await shadow.swap(table.name):
                     return Report(model, replay.lines, True, ())
             await asyncio.sleep(0)
         raise StillBusy(f"{READ_MODELS}.{table.name} is read without a pause; nothing was changed, try again later")
 
 
-async def _refuse_pruned(database: Database, model: str) -> None:
+async def compare(
+    database: Database,
+    shadow: ShadowTables,
+    replay: Replay,
+    tables: Sequence[Table],
+    source: str,
+    progress: Progress,
+    most_differences: int,
+) -> list[Report]:
+    """Replay into ``shadow`` all that ``source`` tells, and compare the live ``tables`` with that, as of one moment.
+
+    Raises what ``replay`` raises, RecordIsPruned and DatabaseUnavailable.
+    """
+    await replay.come_close(progress)
+    async with database.system() as session:
+        # The snapshot is taken while the projector is held off, and outlives that.
+        await session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        async with shadow.holding(PROJECTING):
+            await replay.catch_up(progress)
+            await session.one("SELECT 1 AS now")
+            await refuse_pruned(database)
+        reports = []
+        for table in tables:
+            found = await compared(session, table, READ_MODELS, shadow.schema, source, most_differences)
+            reports.append(Report(table.name, replay.lines, False, found.differences, found.rows, found.erased))
+    return reports
+
+
+async def refuse_pruned(database: Database) -> None:
+    """Raises RecordIsPruned where it is, DatabaseUnavailable."""
     async with database.system() as session:
         pruned = await checkpoints.beginnings(session, READ_MODELS)
     if pruned:
         tenant_id, last = next(iter(pruned.items()))
         raise RecordIsPruned(
-            f"{model} cannot be replayed: the record of {len(pruned)} tenants was pruned (record.keep_days), that of"
-            f" {tenant_id} up to line {last.sequence}, and {model} holds what those lines said; nothing was changed."
+            f"no read model can be replayed: the record of {len(pruned)} tenants was pruned (record.keep_days), that of"
+            f" {tenant_id} up to line {last.sequence}, and read models hold what those lines said; nothing was changed."
             " What is left of the record can be verified: parley rebuild event_log --check"
         )
 
@@ -148,20 +173,37 @@ class _Page(NamedTuple):
 class Replay:
     """Folds the record into fresh tables, tenant by tenant, and remembers how far it came."""
 
-    def __init__(self, database: Database, projections: Sequence[Projection], schema: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        projections: Sequence[Projection],
+        schema: str,
+        lines: str = f"{READ_MODELS}.event_log",
+    ) -> None:
+        """``schema`` has the fresh tables; ``lines`` is what is read, a table with the columns of the record."""
         self._database = database
         self._writer = Writer(projections, schema)
-        self._unneeded = _unneeded(projections)
+        self._page = _PAGE.format(lines=lines)
+        self._needed = frozenset[object]().union(*(projection.handles for projection in projections))
+        self._unneeded = _all_but(self._needed)
         self._after: dict[UUID, int] = {}
         self.lines = 0
         """Lines of the record that were passed so far."""
 
+    async def come_close(self, progress: Progress) -> None:
+        """Catch up until little was left to do, so that the rest is done in a moment."""
+        for _ in range(_CATCHING_UP):
+            if await self.catch_up(progress) < _CLOSE_ENOUGH:
+                return
+
     async def catch_up(self, progress: Progress) -> int:
         """Replay what the record holds at this moment and we have not seen; returns how many lines that was."""
         async with self._database.system() as session:
-            heads = await session.all(f"SELECT tenant_id, sequence FROM {READ_MODELS}.tenant_heads ORDER BY tenant_id")  # noqa: S608
-        behind = {head["tenant_id"]: head["sequence"] for head in heads}
-        behind = {tenant: to for tenant, to in behind.items() if to > self._after.get(tenant, 0)}
+            heads = (await reached(session, READ_MODELS)).heads
+        return await self._go_on(heads, progress)
+
+    async def _go_on(self, heads: Mapping[UUID, int], progress: Progress) -> int:
+        behind = {tenant: to for tenant, to in heads.items() if to > self._after.get(tenant, 0)}
         total: int = sum(to - self._after.get(tenant, 0) for tenant, to in behind.items())
         done = 0
         for tenant_id, to in behind.items():
@@ -179,7 +221,7 @@ class Replay:
         last = min(after + PAGE, to)
         async with self._database.system() as session:
             lines = await session.all(
-                _PAGE, tenant_id=tenant_id, after=after, to=last, unneeded=self._unneeded, most_bytes=MOST_BYTES
+                self._page, tenant_id=tenant_id, after=after, to=last, unneeded=self._unneeded, most_bytes=MOST_BYTES
             )
         if lines and lines[-1]["cut"]:
             last = lines[-1]["sequence"]
@@ -192,22 +234,21 @@ class Replay:
             await self._writer.apply(session, page.envelopes)
 
 
-def _unneeded(projections: Sequence[Projection]) -> list[str]:
+def _all_but(needed: Collection[object]) -> list[str]:
     # Types we know and that no fold wants; a type we don't know is read, so that decoding it fails loudly.
-    needed = frozenset[object]().union(*(projection.handles for projection in projections))
     names = [split(payload.wire_name) for payload in (*COMMANDS, *EVENTS) if payload not in needed]
     return [f"{base}.v{version}" for base, newest in names for version in range(1, newest + 1)]
 
 
 # One line is always read, however large it is.
-_PAGE = f"""
+_PAGE = """
 SELECT sequence, envelope, next IS NOT NULL AS cut FROM (
   SELECT sequence, envelope, sum(octet_length(envelope)) OVER wide AS bytes, row_number() OVER wide AS place,
          lead(octet_length(envelope)) OVER wide AS next
-  FROM {READ_MODELS}.event_log
+  FROM {lines}
   WHERE tenant_id = :tenant_id AND sequence > :after AND sequence <= :to AND type <> ALL(CAST(:unneeded AS text[]))
   WINDOW wide AS (ORDER BY sequence)
 ) lines
 WHERE place = 1 OR bytes <= :most_bytes
 ORDER BY sequence
-"""  # noqa: S608
+"""

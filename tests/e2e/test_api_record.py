@@ -12,6 +12,7 @@ import pytest
 import rfc8785
 from prometheus_client.parser import text_string_to_metric_families
 
+from projections.catalog import PROJECTIONS
 from tests.e2e.client import Client, Json, eventually
 from tests.e2e.conftest import Callers
 from tests.e2e.running import Up
@@ -174,3 +175,15 @@ async def test_the_record_equals_what_the_bus_still_holds(parley: Up, admin: Cli
     await admin.ended(accepted["generation_id"])
     said = parley.parley("record", "compare")
     assert re.match(r"equal: [1-9]\d* messages of the bus, [1-9]\d* lines of the record", said), said
+
+
+async def test_read_models_equal_what_the_bus_tells(parley: Up, admin: Client) -> None:
+    accepted = await admin.submit("x")
+    await admin.ended(accepted["generation_id"])
+    said = parley.parley("rebuild", "all", "--check", "--from-bus").splitlines()
+    for model, line in zip((one.name for one in PROJECTIONS), said, strict=True):
+        assert re.fullmatch(rf"{model}: equals the bus \([1-9]\d* lines, \d+ rows, \d+ of them erased\)", line), line
+    assert "rows" in parley.parley("rebuild", "messages", "--check", "--from-bus")
+    refused = parley.parley("rebuild", "messages", "--from-bus", code=1)
+    assert refused.startswith("parley: --from-bus needs --check: read models are rebuilt from the record alone")
+    assert "parley record compare" in parley.parley("rebuild", "event_log", "--check", "--from-bus", code=1)

@@ -18,6 +18,7 @@ from backplane.adapters.pulsar_bus import PulsarBus
 from backplane.ports.bus import BusRefused, Mode, UnknownTopic
 from backplane.settings import BusSettings
 from event_schemas import topics
+from projections.catalog import PROJECTIONS
 from tests.chaos.world import in_mid_answer, not_ready, try_later, works
 from tests.e2e.client import Answer, Client, eventually
 from tests.e2e.running import Up, free_port
@@ -71,6 +72,12 @@ async def test_a_prompt_goes_round_the_ring(client: Client) -> None:
     assert await not_ready(client) == {}
     ended = await works(client)
     assert ended["attempt"] == 1
+
+
+async def test_read_models_equal_what_the_broker_holds(client: Client, up: Up) -> None:
+    await works(client)
+    said = await asyncio.to_thread(up.parley, "rebuild", "all", "--check", "--from-bus")
+    assert said.count("equals the bus (") == len(PROJECTIONS)
 
 
 async def test_what_runs_goes_on_when_its_topics_are_unloaded(
