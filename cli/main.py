@@ -115,22 +115,23 @@ def migrate() -> None:
 def rebuild(
     model: Annotated[str, typer.Argument(help="The read model's name, or `all`.")],
     check: Annotated[
-        bool, typer.Option("--check", help="Only compare with what is live; exit 1 if it differs.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Only compare every row with what is live; exit 1 if one differs. Apart is ciphertext that was cut"
+            " off: of it, the hash in its place is compared. Rows that are marked as erased, or were cut, are counted.",
+        ),
     ] = False,
     from_bus: Annotated[
         bool,
         typer.Option(
             "--from-bus",
             help="With --check: fold what the bus holds, in the order of the record. Refused where the bus has dropped"
-            " lines of the record.",
+            " lines of the record; for event_log there is `parley record compare`.",
         ),
     ] = False,
 ) -> None:
-    """Replay the record into fresh tables and swap them in, or prove that they equal the live ones.
-
-    --check compares every column of every row. One thing is apart: where ciphertext was cut off, its hash, left in its
-    place, is compared. `erased` counts rows that are marked as erased or were cut so.
-    """
+    """Replay the record into fresh tables and swap them in, or prove that they equal the live ones."""
     from cli import command, rebuilding
 
     raise typer.Exit(command.run(lambda settings: rebuilding.run(settings, model, check=check, from_bus=from_bus)))

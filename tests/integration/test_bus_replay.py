@@ -191,7 +191,10 @@ async def test_a_bus_that_has_dropped_the_beginning_is_refused(
     else:
         broker: PulsarBroker = request.getfixturevalue("shared_broker")
         for topic in (EVENTS, commands("local")):
-            broker.admin("DELETE", f"persistent/{PULSAR_TENANT}/{database.name}/{topic}-partition-0/truncate")
+            # The ledger that is written to is kept; a topic that is loaded again has a new one.
+            partition = f"persistent/{PULSAR_TENANT}/{database.name}/{topic}-partition-0"
+            broker.admin("PUT", f"{partition}/unload")
+            broker.admin("DELETE", f"{partition}/truncate")
     async with asyncio.timeout(60):
         while await world.bus.read(EVENTS, 0, after=None, limit=1):
             pass
