@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 import redis
 from xdist.remote import Producer
@@ -32,6 +33,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedS
 
 
 def pytest_configure() -> None:
+    # How long an example takes says nothing of it: others run beside it.
+    hypothesis.settings.register_profile("parley", deadline=None)
+    hypothesis.settings.load_profile("parley")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell that runs us in the background has us ignore it, and so would all that a test starts and interrupts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
