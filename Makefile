@@ -45,6 +45,7 @@ $(INSTALLED): pyproject.toml uv.lock
 	fi; \
 	$(FIND_UV); \
 	"$$uv" sync --locked --all-extras --no-extra llama-cpp-python --no-extra transformers \
+	  --no-extra sentence-transformers \
 	  --python "$$(command -v $(PYTHON))"
 	@$(VENV)/bin/python -P -m cli.accelerators
 	@touch $@

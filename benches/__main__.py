@@ -23,8 +23,11 @@ from benches.parley import NotStarted
 from benches.plan import Plan, plan, quick
 from benches.record_alone import RecordPlan, RecordRun, measure_record_alone, record_markdown, record_plan
 from benches.report import markdown
+from benches.retrieval import RetrievalPlan, RetrievalRun, measure_retrieval, retrieval_markdown
 from benches.run import measure
+from cli.configuration import load
 from cli.failures import CommandError
+from workers.embedding.port import EmbeddingError
 
 _MOST_STREAMS = 512
 _SHOWN = 20
@@ -38,6 +41,7 @@ class Only(StrEnum):
 
     fairness = "fairness"
     record = "record"
+    retrieval = "retrieval"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -96,8 +100,9 @@ def bench(
     only: Annotated[
         Only | None,
         typer.Option(
-            help="By itself: what light tenants wait beside a flood, or what becomes of events, with a tenth of them "
-            "and with all. Of the other options --bus, --quick and --json count then, and --events for the record."
+            help="By itself: what light tenants wait beside a flood, what becomes of events, with a tenth of them "
+            "and with all, or how well collections are searched. Of the other options --bus, --quick and --json count "
+            "then, and --events for the record."
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures here, too.", dir_okay=False)] = None,
@@ -109,9 +114,11 @@ def bench(
     """
     counts = stream_counts(streams)
     asked = buses(bus)
-    what: Plan | FairnessPlan | RecordPlan
+    what: Plan | FairnessPlan | RecordPlan | RetrievalPlan
     if only is Only.fairness:
         what = quick_fairness(asked) if only_quick else fairness_plan(asked)
+    elif only is Only.retrieval:
+        what = RetrievalPlan(knowledge=load().knowledge)
     elif only is Only.record:
         what = record_plan(asked, _FEW if only_quick else events)
     else:
@@ -122,7 +129,7 @@ def bench(
     with Board(what.steps) as board, apart() as folder:
         try:
             run = asyncio.run(_until_stopped(what, folder, board))
-        except (NotStarted, LoadFailed, CommandError, BusError, DatabaseUnavailable) as error:
+        except (NotStarted, LoadFailed, CommandError, BusError, DatabaseUnavailable, EmbeddingError) as error:
             board.line(f"benches: {error}")
             raise typer.Exit(1) from None
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -138,19 +145,21 @@ def bench(
     raise typer.Exit(1 if run.wrong else 0)
 
 
-def _tables(run: Run | FairnessRun | RecordRun) -> str:
+def _tables(run: Run | FairnessRun | RecordRun | RetrievalRun) -> str:
     match run:
         case FairnessRun():
             return fairness_markdown(run)
         case RecordRun():
             return record_markdown(run)
+        case RetrievalRun():
+            return retrieval_markdown(run)
         case _:
             return markdown(run)
 
 
 async def _until_stopped(
-    what: Plan | FairnessPlan | RecordPlan, folder: Path, board: Board
-) -> Run | FairnessRun | RecordRun:
+    what: Plan | FairnessPlan | RecordPlan | RetrievalPlan, folder: Path, board: Board
+) -> Run | FairnessRun | RecordRun | RetrievalRun:
     """SIGTERM ends it as Ctrl-C does: with all that it started."""
     task = asyncio.current_task()
     assert task is not None
@@ -159,6 +168,8 @@ async def _until_stopped(
         return await measure_fairness(what, folder, board.step)
     if isinstance(what, RecordPlan):
         return await measure_record_alone(what, folder, board.step)
+    if isinstance(what, RetrievalPlan):
+        return await measure_retrieval(what, folder, board.step)
     return await measure(what, folder, board.step)
 
 

@@ -17,6 +17,7 @@ import httpx
 
 from backplane.settings import Settings
 from cli import data_folder
+from cli.answer import good, unreachable
 from cli.event_stream import ServerSentEvent, events, lines_of
 from cli.failures import CommandError, TryAgain
 
@@ -146,17 +147,17 @@ class ChatClient:
                 response = await self._http.post("/v1/prompts", json=prompt.body(), headers=headers)
             except httpx.TransportError as error:
                 if time.monotonic() > deadline or isinstance(error, httpx.UnsupportedProtocol):
-                    raise self._unreachable(error) from None
+                    raise unreachable(self._url, error) from None
             else:
                 if response.status_code != 503 or time.monotonic() > deadline:
-                    return self._good(response)
+                    return good(self._url, response)
             await asyncio.sleep(_RETRY_S)
 
     async def _cancel(self, url: str) -> None:
         try:
-            self._good(await self._http.post(url))
+            good(self._url, await self._http.post(url))
         except httpx.TransportError as error:
-            raise self._unreachable(error) from None
+            raise unreachable(self._url, error) from None
 
     async def _follow(self, url: str) -> str:
         """Show the answer until its terminal frame, through cut connections; return it."""
@@ -172,7 +173,7 @@ class ChatClient:
                     cursor = frame.id or cursor
             except (httpx.TransportError, TryAgain) as error:
                 if time.monotonic() > deadline:
-                    raise self._unreachable(error) from None
+                    raise unreachable(self._url, error) from None
             await asyncio.sleep(_RETRY_S)
 
     async def _frames(self, url: str, cursor: str | None) -> AsyncIterator[ServerSentEvent]:
@@ -180,7 +181,7 @@ class ChatClient:
         async with self._http.stream("GET", url, headers=headers) as response:
             if response.status_code != 200:
                 await response.aread()
-                self._good(response)
+                good(self._url, response)
             async for frame in events(lines_of(response.aiter_text())):
                 yield frame
 
@@ -205,23 +206,3 @@ class ChatClient:
                 reason = told.get("reason", "unknown")
                 raise CommandError(f"the generation failed ({reason}): {told.get('detail', '')}".rstrip(": "))
         return False
-
-    def _good(self, response: httpx.Response) -> dict[str, Any]:
-        if response.is_success:
-            told: dict[str, Any] = response.json()
-            return told
-        try:
-            problem = response.json()
-            message = f"{problem.get('title', response.status_code)}: {problem.get('detail', '')}".rstrip(": ")
-            for mistake in problem.get("errors", ()):
-                message += f"; {mistake.get('field')}: {mistake.get('message')}"
-        except (ValueError, AttributeError):
-            message = f"{self._url} answered {response.status_code}, and not as Parley does; is the URL right?"
-        if response.status_code >= 500:
-            raise TryAgain(message)
-        raise CommandError(message)
-
-    def _unreachable(self, error: Exception) -> TryAgain:
-        return TryAgain(
-            f"{self._url} does not answer ({type(error).__name__}): start it with `parley up`, or give --url"
-        )

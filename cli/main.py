@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import audit, limit_commands, operators, pulsar, record, services
+from cli import (
+    audit,
+    batch_commands,
+    collection_commands,
+    limit_commands,
+    operators,
+    persona_commands,
+    pulsar,
+    record,
+    services,
+)
 
 _OPERATIONS = "Operations"
 
@@ -48,9 +58,12 @@ app = CommandLine(
     help="Turns prompts into answers, and keeps the record of it.",
     epilog='Begin with:  parley up   and in another terminal:  parley chat "Why is the sky blue?"',
 )
+app.add_typer(batch_commands.commands, name="batch")
 app.add_typer(operators.tenants, name="tenant", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.keys, name="key", rich_help_panel=_OPERATIONS)
 app.add_typer(limit_commands.commands, name="limits", rich_help_panel=_OPERATIONS)
+app.add_typer(persona_commands.commands, name="persona", rich_help_panel=_OPERATIONS)
+app.add_typer(collection_commands.commands, name="collection", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.provider_keys, name="provider-key", rich_help_panel=_OPERATIONS)
 app.add_typer(operators.dead_letter_commands, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(audit.commands, name="audit", rich_help_panel=_OPERATIONS)

@@ -36,7 +36,7 @@ def server_program(server: EmbeddedServer) -> Program:
 
 
 def service_programs(settings: Settings) -> list[Program]:
-    """Projections, one worker a pool, and the gateway, in the order in which they start.
+    """Projections, one worker a pool, the ingest service, and the gateway, in the order in which they start.
 
     ``settings`` has each pool's model file. Raises EmbeddedServerError.
     """
@@ -56,6 +56,7 @@ def service_programs(settings: Settings) -> list[Program]:
             )
             for pool in settings.pools
         ),
+        _service("ingest", ("ingest",), settings, ("worker",), authenticates=False, embeds=True),
         _service("gateway", ("gateway",), settings, ("command_api", "query_api", "relay")),
     ]
 
@@ -79,6 +80,7 @@ def _service(
     has_master_key: bool = True,
     grace_s: float = _SERVICE_GRACE_S,
     of_pool: str | None = None,
+    embeds: bool = False,
 ) -> Program:
     pools = {pool: set_up.model_dump(mode="json", exclude_none=True) for pool, set_up in settings.pools.items()}
     for pool, set_up in pools.items():
@@ -89,6 +91,7 @@ def _service(
         **os.environ,
         **service_environment(settings, roles, authenticates=authenticates, has_master_key=has_master_key),
         "PARLEY_POOLS": json.dumps(pools),
+        "PARLEY_KNOWLEDGE": json.dumps(settings.knowledge.for_process(with_keys=embeds)),
         ASKED_FOR: "1",
         SUPERVISED: "1",
         **(visible(settings.pools[of_pool].gpus) if of_pool is not None else {}),

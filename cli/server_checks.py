@@ -54,6 +54,7 @@ async def _postgres(settings: Settings, *, embedded: bool) -> AsyncIterator[Find
         yield Finding(FAIL, "schema", f"{has or 'not made yet'}; this release needs {wanted}", "run `parley migrate`")
         return
     yield Finding(OK, "schema", f"revision {has}")
+    yield await _vectors(settings)
     for role in ROLES:
         problem = await _silent(role_database(settings, role))
         if problem:
@@ -63,6 +64,25 @@ async def _postgres(settings: Settings, *, embedded: bool) -> AsyncIterator[Find
             yield Finding(OK, f"role {role}", "logs in")
     yield await _master_key(settings)
     yield await _bus(settings)
+
+
+async def _vectors(settings: Settings) -> Finding:
+    database = owner_database(settings)
+    try:
+        (row,) = await database.at_once(
+            "SELECT to_regclass('knowledge.chunks') IS NOT NULL AS there,"
+            " (SELECT coalesce(installed_version, default_version) FROM pg_available_extensions"
+            " WHERE name = 'vector') AS version"
+        )
+    except DatabaseUnavailable as error:
+        return Finding(WARN, "pgvector", str(error), "run `parley doctor` again when it answers")
+    finally:
+        await database.close()
+    if row["there"]:
+        return Finding(OK, "pgvector", f"version {row['version']}; collections can be made")
+    has = "not there" if row["version"] is None else f"version {row['version']} is there"
+    advice = "install pgvector 0.8 or newer, create the extension `vector`, and run `parley migrate`"
+    return Finding(WARN, "pgvector", f"{has}, so no collection can be made", advice)
 
 
 async def _master_key(settings: Settings) -> Finding:

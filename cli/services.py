@@ -71,3 +71,11 @@ def projections() -> None:
     import projections.main
 
     _run("projections", projections.main.serve)
+
+
+@app.command(rich_help_panel=PANEL)
+def ingest() -> None:
+    """Make documents findable, and search them for the other services."""
+    import workers.ingest
+
+    _run("ingest", workers.ingest.serve)

@@ -24,7 +24,7 @@ def talk(text: str, *, go_on: bool, model: str | None, system: str | None, url: 
         raise CommandError("nothing to ask: the text is empty")
     conversation = chat.last_conversation(settings) if go_on else None
     prompt = chat.Prompt(text, model, system, conversation)
-    return asyncio.run(_talk(settings, prompt, url or _own_url(settings), chat.api_key(settings, key)))
+    return asyncio.run(_talk(settings, prompt, url or own_url(settings), chat.api_key(settings, key)))
 
 
 async def _talk(settings: Settings, prompt: chat.Prompt, url: str, key: str) -> int:
@@ -40,7 +40,8 @@ async def _talk(settings: Settings, prompt: chat.Prompt, url: str, key: str) -> 
     return _INTERRUPTED if stop.is_set() else 0
 
 
-def _own_url(settings: Settings) -> str:
+def own_url(settings: Settings) -> str:
+    """Where this machine's Parley is."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{host}:{settings.port}"
 

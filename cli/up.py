@@ -11,7 +11,7 @@ from functools import partial
 from backplane.settings import LlmSettings, Settings
 from backplane.wiring.embedded import embedded_postgres, embedded_valkey
 from backplane.wiring.operations import set_up
-from cli import data_folder, local_models, port, tenancy
+from cli import data_folder, local_models, personas, port, tenancy
 from cli.board import Board
 from cli.programs import server_program, service_programs
 from cli.supervisor import Supervisor
@@ -76,6 +76,10 @@ async def _start(settings: Settings, llm: LlmSettings, supervisor: Supervisor, b
         board.done(_MODEL)
     for notice in local_models.new_notices(settings):
         board.line(notice)
+    if settings.personas_dir.is_dir():
+        for one in await personas.load(settings, tenancy.FIRST_TENANT, settings.personas_dir):
+            for line in one.lines():
+                board.line(line)
     programs = service_programs(settings)
     board.line(f"starting {', '.join(program.name for program in programs)}")
     # Side by side, since each takes a second or two to load; the gateway comes last, and it alone has an address.

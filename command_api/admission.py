@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from backplane.settings import Settings
+from backplane.settings.answer_schemas import EXPRESSIBLE
 from backplane.settings.capabilities import Capability
 from backplane.settings.pools import PoolSettings
+from command_api.answer_schema import AnswerSchema, SchemaFault
 from command_api.prompt import PromptBody
 from event_schemas.generation import Fallback
 
 _MOST_BYTES_A_TOKEN = 16
 """Vocabularies give far fewer bytes a token on average over any real text, so this never refuses what would fit. The
 worker's engine counts exactly, and ends what does not fit as failed with ``context_length_exceeded``."""
+
+_SCHEMA = "body.response_format.json_schema"
 
 _PARAMETERS: dict[str, Capability] = {
     "temperature": "sampling",
@@ -38,6 +42,10 @@ class Refused(Exception):
         self.field = field
 
 
+class PersonaNotAllowed(Refused):
+    """The caller's key is limited to other personas, or the persona to other users."""
+
+
 class ModelNotAllowed(Refused):
     """The caller's key is limited to other models."""
 
@@ -50,8 +58,16 @@ class Admitted:
     """Those that can do what is asked, the best first."""
 
 
-def admit(body: PromptBody, settings: Settings, allowed: Collection[str] | None = None) -> Admitted:
-    """Which model and pool take ``body``; only ``allowed`` models, where that is given. Raises Refused."""
+def admit(
+    body: PromptBody,
+    settings: Settings,
+    allowed: Collection[str] | None = None,
+    fallbacks: Sequence[str] = (),
+) -> Admitted:
+    """Which model and pool take ``body``; only ``allowed`` models, where that is given. Raises Refused.
+
+    ``fallbacks`` are models in place of those that the pool falls back to.
+    """
     model = body.model or settings.default_model
     if model is None:
         raise Refused("unknown-model", "body.model", "No model is configured: name `models` of a pool in the settings.")
@@ -77,29 +93,60 @@ def admit(body: PromptBody, settings: Settings, allowed: Collection[str] | None 
             "body.metadata",
             f"The metadata has {metadata_bytes} bytes, the limit is {settings.limits.metadata_bytes}.",
         )
-    _check(body, model, settings.pools[name])
-    return Admitted(model, name, tuple(_fallbacks(body, model, name, settings, allowed)))
+    schema = _schema(body)
+    _check(body, schema, model, settings.pools[name])
+    places = _places(fallbacks, settings) if fallbacks else settings.fallbacks_of(name)
+    return Admitted(model, name, tuple(_fallbacks(body, schema, model, name, settings, allowed, places)))
+
+
+def _places(models: Sequence[str], settings: Settings) -> Iterator[tuple[str, str]]:
+    for model in models:
+        if (pool := settings.pool_of(model)) is not None:
+            yield pool, model
+
+
+def _schema(body: PromptBody) -> AnswerSchema | None:
+    """Of the answer, where one is asked for. Raises Refused."""
+    if body.response_format is None or body.response_format.json_schema is None:
+        if body.repairs is not None:
+            raise Refused("invalid-request", "body.repairs", "An answer without a JSON schema has nothing to repair.")
+        return None
+    try:
+        return AnswerSchema(body.response_format.json_schema)
+    except SchemaFault as fault:
+        raise Refused("invalid-schema", _SCHEMA, str(fault)) from None
 
 
 def _fallbacks(
-    body: PromptBody, model: str, pool: str, settings: Settings, allowed: Collection[str] | None
+    body: PromptBody,
+    schema: AnswerSchema | None,
+    model: str,
+    pool: str,
+    settings: Settings,
+    allowed: Collection[str] | None,
+    places: Iterable[tuple[str, str]],
 ) -> Iterator[Fallback]:
     seen = {(pool, model)}
-    for place in settings.fallbacks_of(pool):
+    for place in places:
         if place in seen or (allowed is not None and place[1] not in allowed):
             continue
         seen.add(place)
         with suppress(Refused):
-            _check(body, place[1], settings.pools[place[0]])
+            _check(body, schema, place[1], settings.pools[place[0]])
             yield Fallback(pool=place[0], model=place[1])
 
 
-def _check(body: PromptBody, model: str, pool: PoolSettings) -> None:
+def _check(body: PromptBody, schema: AnswerSchema | None, model: str, pool: PoolSettings) -> None:
     """Raises Refused where ``model`` of ``pool`` cannot do what ``body`` asks for."""
     written = body.written()
     for capability, field, what in _asked_for(body):
         if capability not in pool.capabilities:
             raise Refused("unsupported-by-model", field, f"{model} does not take {what}.")
+    if schema is not None and body.response_format is not None:
+        try:
+            schema.check(EXPRESSIBLE[pool.way(body.response_format.strict)])
+        except SchemaFault as fault:
+            raise Refused("unsupported-by-model", _SCHEMA, f"{model} does not take this schema: {fault}") from None
     window = pool.context_window
     if window is not None:
         least_tokens = sum(len(message.text.encode()) for message in written) // _MOST_BYTES_A_TOKEN
@@ -120,7 +167,7 @@ def _check(body: PromptBody, model: str, pool: PoolSettings) -> None:
 def _asked_for(body: PromptBody) -> Iterator[tuple[Capability, str, str]]:
     """What the model has to be able to do, where the prompt asks for it, and what that is in words."""
     written = body.written()
-    if body.system is not None or any(message.role == "system" for message in written):
+    if any(message.role == "system" and message.content for message in written):
         yield "system", "body.messages" if body.system is None else "body.system", "instructions of the system"
     if body.tools:
         yield "tools", "body.tools", "tools"
@@ -128,11 +175,8 @@ def _asked_for(body: PromptBody) -> Iterator[tuple[Capability, str, str]]:
         yield "tools", "body.messages", "tool calls and what tools said"
     if any(message.images for message in written):
         yield "images", "body.messages", "images"
-    if body.response_format is not None:
-        if body.response_format.json_schema is None:
-            yield "json", "body.response_format", "a response format without a schema"
-        else:
-            yield "json_schema", "body.response_format.json_schema", "a JSON schema of its answer"
+    if body.response_format is not None and body.response_format.json_schema is None:
+        yield "json", "body.response_format", "a response format without a schema"
     for name, value in body.parameters:
         if name in _PARAMETERS and value is not None and value is not False:
             yield _PARAMETERS[name], f"body.parameters.{name}", f"`{name}`"

@@ -49,11 +49,13 @@ class Asked:
     key_id: UUID
     places: tuple[tuple[str, str], ...]
     max_tokens: int | None
+    persona: str | None = None
 
     @classmethod
     def of(cls, prompt: SubmitPrompt) -> Asked:
         places = ((prompt.pool, prompt.model), *((one.pool, one.model) for one in prompt.fallbacks))
-        return cls(prompt.generation_id, prompt.user_id, prompt.key_id, places, prompt.parameters.max_tokens)
+        persona = None if prompt.persona is None else prompt.persona.name
+        return cls(prompt.generation_id, prompt.user_id, prompt.key_id, places, prompt.parameters.max_tokens, persona)
 
 
 class Allowance:
@@ -118,13 +120,27 @@ class Allowance:
             await self.release(prompt.generation_id)
         return answer.standings
 
+    async def admits(self, tenant_id: UUID, prompt: SubmitPrompt) -> bool:
+        """Whether a prompt of Parley's own may run, which nobody waits for; what it may use is reserved then.
+
+        Raises DatabaseUnavailable.
+        """
+        try:
+            await self.reserve_again(tenant_id, prompt)
+        except (LimitExceeded, BudgetUnavailable) as why:
+            about = {"action": "background_not_admitted", "purpose": prompt.purpose, "cause": str(why)}
+            logger.info("a prompt beside a conversation is left out", extra=about)
+            return False
+        return True
+
     async def release(self, generation_id: UUID) -> None:
         """It was not published. Where that cannot be counted now, the record is asked later."""
         with suppress(BudgetUnavailable):
             await self._budget.release(generation_id)
 
     async def _limited(self, tenant_id: UUID, asked: Asked) -> Limited:
-        return await self._limits.of(tenant_id, scopes(tenant_id, asked.user_id, asked.key_id, asked.places[0][1]))
+        model = asked.places[0][1]
+        return await self._limits.of(tenant_id, scopes(tenant_id, asked.user_id, asked.key_id, model, asked.persona))
 
     async def _recorded(self, tenant_id: UUID, generation_id: UUID) -> bool:
         async with self._database.tenant(tenant_id) as session:

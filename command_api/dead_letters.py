@@ -161,7 +161,9 @@ class DeadLetterBox:
             if isinstance(envelope.data, SubmitPrompt):
                 # One that is not kept has a key of its own, which goes by its generation and is gone if that ended.
                 generation_id = new_id() if envelope.data.keeps_content else envelope.data.generation_id
-                again = envelope.data.model_copy(update={"generation_id": generation_id, "fell_back": ()})
+                # Of a batch, that line has ended.
+                changed = {"generation_id": generation_id, "fell_back": (), "batch_id": None, "batch_line": None}
+                again = envelope.data.model_copy(update=changed)
                 envelope = envelope.caused(again, id=new_id(), source=SOURCE, actor=actor)
             properties = {
                 name: value for name, value in letter.message.properties.items() if not name.startswith(_ABOUT)

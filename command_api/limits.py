@@ -7,11 +7,9 @@ from uuid import UUID
 
 from backplane.ports.budget import Budget, Scope, Use
 from backplane.ports.database import Database, TenantSession
-from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Signals
 from command_api import outbox
 from command_api.known_limits import CHANGED
-from event_schemas.envelope import Envelope
 from event_schemas.limits import Limits, LimitsSet, SetLimits
 
 SOURCE = "/parley/command_api"
@@ -41,33 +39,34 @@ async def set_limits(database: Database, signals: Signals, scope: Scope, limits:
     Every process knows within a moment, or once it has forgotten what it remembers, seconds later. Raises
     NoSuchSubject, DatabaseUnavailable.
     """
-    about = {"dimension": scope.dimension, "subject": scope.subject_id}
-    given = limits.model_dump(mode="json", exclude_none=True)
     async with database.tenant(scope.tenant_id) as session:
         await _check(session, scope)
-        if given:
-            changed = await session.execute(
-                "INSERT INTO control.limits AS l (tenant_id, dimension, subject, limits)"
-                " VALUES (:tenant_id, :dimension, :subject, :limits)"
-                " ON CONFLICT (tenant_id, dimension, subject) DO UPDATE SET limits = excluded.limits"
-                " WHERE l.limits <> excluded.limits",
-                tenant_id=scope.tenant_id,
-                limits=given,
-                **about,
-            )
-        else:
-            changed = await session.execute(
-                "DELETE FROM control.limits"
-                " WHERE tenant_id = :tenant_id AND dimension = :dimension AND subject = :subject",
-                tenant_id=scope.tenant_id,
-                **about,
-            )
-        if changed:
-            command = SetLimits(dimension=scope.dimension, subject_id=scope.subject_id, limits=limits)
-            asked = Envelope.first(command, id=new_id(), source=SOURCE, tenant_id=scope.tenant_id, actor=actor)
-            decided = LimitsSet(**command.model_dump())
-            await outbox.add(session, asked.caused(decided, id=new_id(), source=SOURCE))
+        changed = await set_within(session, scope, limits, actor=actor)
     await signals.send(CHANGED, str(scope.tenant_id))
+    return changed
+
+
+async def set_within(session: TenantSession, scope: Scope, limits: Limits, *, actor: str) -> bool:
+    """The same as a part of a transaction, after which its maker signals ``CHANGED``."""
+    about = {"tenant_id": scope.tenant_id, "dimension": scope.dimension, "subject": scope.subject_id}
+    given = limits.model_dump(mode="json", exclude_none=True)
+    if given:
+        changed = await session.execute(
+            "INSERT INTO control.limits AS l (tenant_id, dimension, subject, limits)"
+            " VALUES (:tenant_id, :dimension, :subject, :limits)"
+            " ON CONFLICT (tenant_id, dimension, subject) DO UPDATE SET limits = excluded.limits"
+            " WHERE l.limits <> excluded.limits",
+            limits=given,
+            **about,
+        )
+    else:
+        changed = await session.execute(
+            "DELETE FROM control.limits WHERE tenant_id = :tenant_id AND dimension = :dimension AND subject = :subject",
+            **about,
+        )
+    if changed:
+        command = SetLimits(dimension=scope.dimension, subject_id=scope.subject_id, limits=limits)
+        await outbox.decided(session, SOURCE, command, LimitsSet(**command.model_dump()), actor)
     return bool(changed)
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 from backplane.ports.bus import BusError, Publisher
 from backplane.ports.database import Database, DatabaseUnavailable, TenantSession
 from backplane.ports.identifiers import new_id
+from command_api.lanes import Lanes
 from event_schemas.codec import AnyEnvelope, decode, encode
 from event_schemas.envelope import Envelope
 from event_schemas.generation import SubmitPrompt
+from event_schemas.knowledge import IngestDocument
 from event_schemas.payload import Payload
-from event_schemas.topics import EVENTS, commands
+from event_schemas.topics import EVENTS, INGESTIONS, commands
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +50,36 @@ async def decided(session: TenantSession, source: str, command: Payload, event: 
     await add(session, asked.caused(event, id=new_id(), source=source))
 
 
-class Relay:
-    """Publishes the outbox. Any number may run; one at a time works."""
+def _topic(data: Payload) -> str:
+    match data:
+        case SubmitPrompt(pool=pool):
+            return commands(pool)
+        case IngestDocument():
+            return INGESTIONS
+    return EVENTS
 
-    def __init__(self, database: Database, publisher: Publisher, poll_s: float = 0.25) -> None:
+
+Admits = Callable[[UUID, SubmitPrompt], Awaitable[bool]]
+"""Is asked whether a prompt of Parley's own, of this tenant, may run; what it may use is reserved then."""
+
+
+async def _admit_all(tenant_id: UUID, prompt: SubmitPrompt) -> bool:
+    return True
+
+
+class Relay:
+    """Publishes the outbox. Any number may run; one at a time works.
+
+    A prompt of Parley's own that ``admits`` refuses is dropped: nobody was promised it.
+    """
+
+    def __init__(
+        self, database: Database, publisher: Publisher, admits: Admits = _admit_all, *, poll_s: float = 0.25
+    ) -> None:
         self._database = database
         self._publisher = publisher
+        self._lanes = Lanes(publisher)
+        self._admits = admits
         self._poll_s = poll_s
         self._wake = asyncio.Event()
 
@@ -80,8 +108,15 @@ class Relay:
             for row in rows:
                 envelope = decode(row["envelope"])
                 prompt = envelope.data
-                topic = commands(prompt.pool) if isinstance(prompt, SubmitPrompt) else EVENTS
-                await self._publisher.publish(topic, row["envelope"], key=str(envelope.tenantid))
+                if (
+                    isinstance(prompt, SubmitPrompt)
+                    and prompt.purpose != "answer"
+                    and not await self._admits(envelope.tenantid, prompt)
+                ):
+                    continue
+                topic, tenant_id = _topic(prompt), envelope.tenantid
+                lane = await self._lanes.choose(topic, tenant_id) if isinstance(prompt, SubmitPrompt) else None
+                await self._publisher.publish(topic, row["envelope"], key=str(tenant_id), partition=lane)
             if rows:
                 await session.execute(
                     "DELETE FROM control.outbox WHERE id = ANY(CAST(:ids AS bigint[]))", ids=[row["id"] for row in rows]
@@ -97,6 +132,10 @@ class Relay:
                 "DELETE FROM control.idempotency WHERE created_at < now() - make_interval(hours => :hours)",
                 hours=_KEEP_IDEMPOTENCY_HOURS,
             )
+
+    async def forget_uploads(self) -> None:
+        """Delete files of batches whose upload broke off."""
+        await self._database.at_once("SELECT control.forget_uploads()")
 
     async def _next_round(self, stop: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(stop.wait())]

@@ -15,12 +15,17 @@ from backplane.ports.budget import Budget
 from backplane.ports.database import Database
 from backplane.ports.token_stream import Signals, StreamEraser, StreamUnavailable
 from backplane.security.principal import Principal
+from backplane.settings import Settings
 from backplane.web.authentication import requires
 from command_api import conversations, erasure
+from command_api.batches import Batches
+from command_api.collections import Collections
 from command_api.content_keys import ContentKeys
+from command_api.conversation_life import ConversationLife
 from command_api.dead_letters import DeadLetterBox
 from command_api.limit_warnings import LimitWarnings
 from command_api.outbox import Relay
+from command_api.personas import Personas
 from command_api.provider_keys import ProviderKeys
 from command_api.refusals import Refusals
 from command_api.service import PeoplePorts
@@ -58,6 +63,11 @@ class CommandPorts:
     people: PeoplePorts
     limit_warnings: LimitWarnings
     dead_letters: DeadLetterBox
+    personas: Personas
+    settings: Settings
+    collections: Collections
+    life: ConversationLife
+    batches: Batches
 
 
 def ports_of(request: Request) -> CommandPorts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,14 +13,22 @@ from backplane.security.principal import Principal
 from command_api.content_keys import Sealing
 from command_api.estimate import Estimate
 from command_api.message_body import Body, MessageBody, NamedToolBody, ResponseFormatBody, Text, ToolBody
+from command_api.source_body import MOST, SourceBody
 from event_schemas.chat import ChatMessage
 from event_schemas.control_plane import TitleContent
-from event_schemas.generation import Fallback, Parameters, PromptContent, SubmitPrompt
+from event_schemas.generation import Fallback, Parameters, PromptContent, SubmitPrompt, WindowPolicy
+from event_schemas.payload import PersonaRef
+from event_schemas.personas import VARIABLE_NAME
 
 _CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
 _GENERATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
 TITLE_LENGTH = 60
 """Most characters of a title that a prompt gives."""
+
+DEFAULT_WINDOW: WindowPolicy = "slide"
+
+_REPAIRS = 2
+"""Where a prompt with a schema says nothing."""
 
 _MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
 
@@ -90,6 +98,16 @@ class PromptBody(Body):
 
     conversation_id: UUID | None = Field(None, description="the conversation to go on with")
     parent_message_id: UUID | None = Field(None, description="the message that this prompt follows")
+    persona: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(@[1-9][0-9]{0,8})?$",
+        description="what to ask as: a persona's name, or one version of it, `name@3`; left out, a conversation stays"
+        " with the one and the version that it has; null: with none any more",
+        examples=[None],
+    )
+    variables: dict[Annotated[str, Field(pattern=VARIABLE_NAME)], bool | int | float | Text] = Field(
+        default_factory=dict, max_length=100, description="what the persona's templates name", examples=[{}]
+    )
     model: Text | None = Field(None, max_length=200, description="which model; none: the default", examples=[None])
     system: Text | None = Field(None, min_length=1, description="instructions, put before `messages`")
     messages: tuple[MessageBody, ...] = Field((), description="oldest first")
@@ -101,6 +119,29 @@ class PromptBody(Body):
     )
     tools: tuple[ToolBody, ...] = Field((), max_length=128, description="what the model may ask its client to run")
     response_format: ResponseFormatBody | None = Field(None, description="the answer has to be JSON; none: any text")
+    sources: tuple[SourceBody, ...] = Field(
+        (),
+        max_length=MOST,
+        description="what is to be read before it is answered; it is put before the newest question",
+        examples=[[{"kind": "site", "site": "news"}]],
+    )
+    window: WindowPolicy | None = Field(
+        None,
+        description="where the conversation does not fit the model with room for an answer: `slide` leaves its oldest"
+        " turns out, `summarise` puts a summary by the model in their place, `fail` asks with all of it, which the"
+        " model may refuse; what this prompt brings is always shown; none: `slide`",
+        examples=["summarise"],
+    )
+    repairs: int | None = Field(
+        None,
+        ge=0,
+        le=5,
+        description="how often at most a model is asked again whose answer does not fit its schema; none: 2",
+        examples=[None],
+    )
+    scratchpad: bool = Field(
+        False, description="what the model writes between `<scratchpad>` and `</scratchpad>` is cut out of its answer"
+    )
     metadata: dict[Annotated[Text, Field(min_length=1, max_length=64)], Text] = Field(
         default_factory=dict, max_length=64, description="yours; returned with the generation, read by nobody"
     )
@@ -109,17 +150,24 @@ class PromptBody(Body):
     def _one_way_to_say_it(self) -> PromptBody:
         if self.input is not None and self.messages:
             raise ValueError("give either `input` or `messages`, not both")
-        if self.input is None and not self.messages and self.parent_message_id is None:
+        if self.input is None and not self.messages and self.parent_message_id is None and not self.may_be_of_persona:
             raise ValueError("give `input`, `messages`, or a `parent_message_id` to answer again")
         if self.messages and self.messages[-1].role not in ("user", "tool"):
             raise ValueError("the last of `messages` must be a user's or a tool's")
-        if self.parameters.tool_choice not in (None, "none") and not self.tools:
+        if self.parameters.tool_choice not in (None, "none") and not self.tools and not self.may_be_of_persona:
             raise ValueError("`tool_choice` needs `tools`")
         return self
 
     def as_given(self) -> bytes:
         """The same bytes for the same request, whatever its JSON looked like."""
-        return f"{self.begins_anew}:{self.model_dump_json()}".encode()
+        # What older releases did not know is in it where it was given, so that their requests stay the same.
+        unsaid = {"persona", "variables", "sources", "window", "repairs", "scratchpad"} - self.model_fields_set
+        return f"{self.begins_anew}:{self.model_dump_json(exclude=unsaid)}".encode()
+
+    @property
+    def may_be_of_persona(self) -> bool:
+        """What it lacks, a persona may have."""
+        return self.persona is not None or bool(self.variables)
 
     @property
     def begins_a_conversation(self) -> bool:
@@ -137,6 +185,19 @@ class PromptBody(Body):
         if self.input is not None:
             return (*system, ChatMessage(role="user", content=self.input))
         return (*system, *(one.message() for one in self.messages))
+
+
+class OfBatch(NamedTuple):
+    """Which line of which batch a prompt is."""
+
+    batch_id: UUID
+    line: int
+    custom_id: str
+
+    @property
+    def idempotency_key(self) -> str:
+        """None of a client's: a header holds no newline."""
+        return f"batch\n{self.batch_id}\n{self.line}"
 
 
 class Accepted(BaseModel):
@@ -180,7 +241,7 @@ class Accepted(BaseModel):
         )
 
 
-def content_of(body: PromptBody) -> PromptContent:
+def content_of(body: PromptBody, of_batch: OfBatch | None = None) -> PromptContent:
     """What ``body`` says, as the model is to read it."""
     return PromptContent(
         messages=body.written(),
@@ -188,6 +249,7 @@ def content_of(body: PromptBody) -> PromptContent:
         tools=tuple(one.tool() for one in body.tools),
         response_format=None if body.response_format is None else body.response_format.response_format(),
         stop=body.parameters.stop,
+        custom_id=None if of_batch is None else of_batch.custom_id,
     )
 
 
@@ -204,11 +266,15 @@ def command_of(
     model: str,
     pool: str,
     fallbacks: tuple[Fallback, ...] = (),
+    persona: PersonaRef | None = None,
+    of_batch: OfBatch | None = None,
 ) -> SubmitPrompt:
     """The command that ``body`` becomes at its place in a conversation."""
     written = content.messages
     values: dict[str, Any] = body.parameters.model_dump(exclude={"stop"})
     title = title_of(written) if body.begins_a_conversation else None
+    shaped = content.response_format is not None and content.response_format.json_schema is not None
+    repairs = _REPAIRS if body.repairs is None else body.repairs
     return SubmitPrompt(
         generation_id=generation_id,
         conversation_id=conversation_id,
@@ -227,6 +293,12 @@ def command_of(
         title=None if title is None else sealing.key.seal(title),
         keeps_content=sealing.keeps_content,
         reserved=estimate.reserved,
+        persona=persona,
+        window=body.window or DEFAULT_WINDOW,
+        batch_id=None if of_batch is None else of_batch.batch_id,
+        batch_line=None if of_batch is None else of_batch.line,
+        scratchpad=body.scratchpad,
+        repairs=repairs if shaped else 0,
     )
 
 

@@ -18,6 +18,7 @@ from backplane.web.authentication import requires
 from backplane.web.problems import Problem, not_found, responses, unavailable
 from command_api import (
     api_key_routes,
+    conversation_routes,
     conversations,
     limit_answers,
     oidc_routes,
@@ -25,9 +26,9 @@ from command_api import (
     session_routes,
     tenant_routes,
 )
-from command_api.admission import ModelNotAllowed, Refused
+from command_api.admission import ModelNotAllowed, PersonaNotAllowed, Refused
 from command_api.allowance import LimitExceeded
-from command_api.conversations import ContentNotKept, NoSuch
+from command_api.conversations import ContentNotKept, NoSuch, TakesNoPrompts
 from command_api.erasure_routes import erasures
 from command_api.idempotency import MOST_CHARACTERS, KeyReused
 from command_api.message_body import Text
@@ -98,6 +99,8 @@ async def submit_prompt(
         accepted, standings = await ports_of(request).submission.submit(principal, body, idempotency_key, traceparent)
     except ModelNotAllowed as not_allowed:
         raise Problem(403, not_allowed.type, "Model not allowed", str(not_allowed), model=body.model) from None
+    except PersonaNotAllowed as not_allowed:
+        raise Problem(403, not_allowed.type, "Persona not allowed", str(not_allowed)) from None
     except Refused as refused:
         raise _refusal("The prompt is refused", refused) from None
     except LimitExceeded as limit:
@@ -111,6 +114,15 @@ async def submit_prompt(
         ) from None
     except NoSuch as missing:
         raise not_found(missing.args[0]) from None
+    except TakesNoPrompts as refused:
+        state = refused.args[0]
+        does = "Resume it first." if state == "suspended" else "Fork it to go on from it."
+        raise Problem(
+            409,
+            f"conversation-{state}",
+            f"Conversation {state}",
+            f"This conversation takes no prompts: {state}. {does}",
+        ) from None
     except ProjectionsLag:
         raise _lag() from None
     response.headers["Location"] = accepted.generation_url
@@ -278,5 +290,5 @@ router = APIRouter()
 router.include_router(prompts)
 router.include_router(others)
 router.include_router(erasures)
-for noun in (session_routes, oidc_routes, people_routes, api_key_routes, tenant_routes):
+for noun in (conversation_routes, session_routes, oidc_routes, people_routes, api_key_routes, tenant_routes):
     router.include_router(noun.router)

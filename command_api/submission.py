@@ -20,11 +20,15 @@ from backplane.settings import Settings
 from command_api import conversations, idempotency
 from command_api.admission import Refused, admit
 from command_api.allowance import Allowance, Asked, LimitExceeded
+from command_api.asked_as import asked_as
 from command_api.content_keys import ContentKeys, KeyGone, NewKey, Sealing
 from command_api.conversations import NoSuch, Place
 from command_api.idempotency import BodyHash, Key, Stored, StoredBefore
+from command_api.known_personas import KnownPersonas
 from command_api.lanes import Lanes
-from command_api.prompt import Accepted, PromptBody, command_of, content_of
+from command_api.prompt import Accepted, OfBatch, PromptBody, command_of, content_of
+from command_api.prompt_sources import PromptSources
+from command_api.source_body import wishes_of
 from event_schemas import topics
 from event_schemas.codec import decode, encode
 from event_schemas.envelope import Envelope
@@ -59,6 +63,7 @@ class Submission:
         keys: ContentKeys,
         body_hash: BodyHash,
         allowance: Allowance,
+        personas: KnownPersonas,
         settings: Settings,
     ) -> None:
         self._bus = bus
@@ -66,39 +71,58 @@ class Submission:
         self._keys = keys
         self._body_hash = body_hash
         self._allowance = allowance
+        self._personas = personas
         self._settings = settings
+        self._sources = PromptSources(database)
         self._lanes = Lanes(bus)
         self._freshness = Freshness(bus, database, topics.all_topics(list(settings.pools)))
 
     async def submit(
-        self, principal: Principal, body: PromptBody, idempotency_key: str | None, traceparent: str | None
+        self,
+        principal: Principal,
+        body: PromptBody,
+        idempotency_key: str | None,
+        traceparent: str | None,
+        of_batch: OfBatch | None = None,
     ) -> Submitted:
-        """Accept a prompt: when this returns, the prompt is durable.
+        """Accept a prompt: when this returns, the prompt is durable. A line of a batch is its own idempotency key.
 
-        Raises Refused, LimitExceeded, NoSuch, ProjectionsLag, KeyReused, BudgetUnavailable, and what the bus, the
-        database and the data keys raise.
+        Raises Refused, LimitExceeded, NoSuch, TakesNoPrompts, ProjectionsLag, KeyReused, BudgetUnavailable, and what
+        the bus, the database and the data keys raise.
         """
         tenant_id = principal.tenant_id
         key = None
         if idempotency_key is not None:
             key = Key(tenant_id, idempotency_key, self._body_hash(body.as_given()))
+        elif of_batch is not None:
+            key = self._key_of(tenant_id, of_batch)
         # A prompt that begins a conversation asks nothing more than whether its key is free, and storing says that.
         known = None if key is None or body.begins_a_conversation else await idempotency.find(self._database, key)
         if known is not None:
             return await self._publish_again(known, tenant_id)
+        place = await self._place(principal, body)
         try:
-            admitted = admit(body, self._settings, principal.models)
-        except Refused:
+            asked_for = await asked_as(self._personas, principal, body, place)
+            body = asked_for.body
+            admitted = admit(body, self._settings, principal.models, asked_for.fallbacks)
+        except (Refused, NoSuch):
             # What is refused today may have been accepted before.
             known = None if key is None else await idempotency.find(self._database, key)
             if known is None:
                 raise
             return await self._publish_again(known, tenant_id)
-        place = await self._place(principal, body)
-        content = content_of(body)
         places = ((admitted.pool, admitted.model), *((one.pool, one.model) for one in admitted.fallbacks))
-        asked = Asked(new_id(), principal.user_id, principal.key_id, places, body.parameters.max_tokens)
+        persona = asked_for.persona
+        asked = Asked(
+            new_id(),
+            principal.user_id,
+            principal.key_id,
+            places,
+            body.parameters.max_tokens,
+            None if persona is None else persona.name,
+        )
         try:
+            content = await self._sources.of(tenant_id, content_of(body, of_batch), wishes_of(body.sources))
             estimate = await self._allowance.estimated(tenant_id, asked, content, said_before=place.tokens)
             admission = await self._allowance.reserve(tenant_id, asked, estimate.reserved)
         except (Refused, LimitExceeded):
@@ -118,6 +142,8 @@ class Submission:
             model=admitted.model,
             pool=admitted.pool,
             fallbacks=admitted.fallbacks,
+            persona=persona,
+            of_batch=of_batch,
         )
         topic = topics.commands(admitted.pool)
         try:
@@ -149,6 +175,17 @@ class Submission:
         if place.data_key is not None:
             return Sealing(await self._keys.of_conversation(tenant_id, conversation_id, place.data_key), True)
         return await self._keys.new(tenant_id, conversation_id, generation_id, place.user_id)
+
+    async def submit_again(self, tenant_id: UUID, of_batch: OfBatch) -> Submitted | None:
+        """A line of a batch as it was submitted before; None where it was not, so that nothing is. Raises as
+        ``submit``."""
+        known = await idempotency.find(self._database, self._key_of(tenant_id, of_batch))
+        return None if known is None else await self._publish_again(known, tenant_id)
+
+    def _key_of(self, tenant_id: UUID, of_batch: OfBatch) -> Key:
+        # Its line never changes, while what a later release makes of it may.
+        text = of_batch.idempotency_key
+        return Key(tenant_id, text, self._body_hash(text.encode()))
 
     async def cancel(self, principal: Principal, generation_id: UUID) -> None:
         """Ask for a generation to be stopped: when this returns, the wish is durable. Raises as ``submit``."""

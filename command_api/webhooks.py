@@ -32,6 +32,7 @@ ACTOR = "command_api"
 """Who disables what takes no deliveries."""
 
 EventType = Literal[
+    "batch.completed",
     "generation.cancelled",
     "generation.completed",
     "generation.failed",

@@ -11,9 +11,10 @@ from typing import Any
 
 from event_schemas.envelope import Envelope
 from event_schemas.generation import CancelGeneration, SubmitPrompt
+from event_schemas.knowledge import IngestDocument
 from event_schemas.payload import Payload
 from event_schemas.registry import EVENTS
-from event_schemas.topics import CONTROL
+from event_schemas.topics import CONTROL, INGESTIONS
 from event_schemas.topics import EVENTS as EVENT_TOPIC
 
 Document = dict[str, Any]
@@ -33,6 +34,11 @@ def document() -> Document:
             "title": "Commands that never wait behind a backlog",
             "messages": _references(CancelGeneration),
         },
+        "ingestions": {
+            "address": INGESTIONS,
+            "title": "Documents that are to become chunks of their collections",
+            "messages": _references(IngestDocument),
+        },
         "events": {
             "address": EVENT_TOPIC,
             "title": "What happened, keyed by tenant",
@@ -45,7 +51,7 @@ def document() -> Document:
             "messages": {"any": {"$ref": "#/components/messages/dead_letter"}},
         },
     }
-    payloads: tuple[type[Payload], ...] = (SubmitPrompt, CancelGeneration, *EVENTS)
+    payloads: tuple[type[Payload], ...] = (SubmitPrompt, CancelGeneration, IngestDocument, *EVENTS)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -60,6 +66,7 @@ def document() -> Document:
             "submit_prompt": _operation("send", "commands"),
             "run_prompts": _operation("receive", "commands"),
             "cancel": _operation("send", "control"),
+            "ingest": _operation("receive", "ingestions"),
             "record": _operation("receive", "events"),
             "tell": _operation("send", "events"),
         },

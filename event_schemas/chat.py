@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from event_schemas.logprobs import TokenLogprob
 from event_schemas.payload import Content
+from event_schemas.sources import Source
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -134,6 +135,17 @@ Length: TypeAlias = Annotated[int | tuple[int, int], Field(union_mode="left_to_r
 _REASONING = -1
 
 
+class Misfit(_Said):
+    """Where an answer does not fit the schema that was asked for."""
+
+    path: str = Field(description="in the answer: a JSON pointer, empty for all of it", examples=["/people/0/age"])
+    keyword: str = Field(
+        description="of the schema; `json` where the answer is no JSON, `deadline` where it took too long to check",
+        examples=["minimum"],
+    )
+    message: str = Field(description="what is wrong there", examples=["-1 is less than the minimum of 0"])
+
+
 class AnswerContent(Content):
     """An answer, whole or as far as it came, and the deltas that it came in."""
 
@@ -145,6 +157,15 @@ class AnswerContent(Content):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: Logprobs = ()
+    sources: tuple[Source, ...] = Field(default=(), description="what was put before the question")
+    source_notes: tuple[str, ...] = Field(
+        default=(), description="for people: what was wished for and not had, and why"
+    )
+    scratchpad: str = Field(default="", description="what was cut out of the answer, for the record only")
+    json_span: tuple[int, int] | None = Field(
+        default=None, description="of the text, from and to: the JSON that fits its schema"
+    )
+    misfit: Misfit | None = Field(default=None, description="why it does not fit its schema")
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> AnswerContent:

@@ -22,10 +22,17 @@ from event_schemas.chat import (
     with_logprobs,
 )
 from event_schemas.limits import Reserved
-from event_schemas.payload import AboutGeneration, Content, PaidBy, Payload, Served, Usage, Written
+from event_schemas.payload import AboutGeneration, Content, PaidBy, Payload, PersonaRef, Served, Usage, Written
 from event_schemas.share import Share
+from event_schemas.sources import SourceWish
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+Purpose = Literal["answer", "title", "summary"]
+"""What a generation is for: an answer, or something about its conversation that nobody sees as a message of it."""
+
+WindowPolicy = Literal["fail", "slide", "summarise"]
+"""Where a conversation does not fit the model: fail, leave its oldest turns out, or show a summary in their place."""
 
 
 class Parameters(BaseModel):
@@ -54,6 +61,8 @@ class PromptContent(Content):
     tools: tuple[Tool, ...] = ()
     response_format: ResponseFormat | None = None
     stop: tuple[str, ...] = Field(default=(), description="the answer ends before any of these")
+    sources: tuple[SourceWish, ...] = Field(default=(), description="what is to be read before it is answered")
+    custom_id: str | None = Field(default=None, description="of a batch's line: what its client calls it")
 
 
 class Fallback(BaseModel):
@@ -107,6 +116,15 @@ class SubmitPrompt(AboutGeneration):
     )
     share: Share = Field(default_factory=Share, description="its tenant's, when it was accepted")
     reserved: Reserved | None = Field(default=None, description="of its limits, until it ends")
+    persona: PersonaRef | None = Field(default=None, description="what it is asked as; its content is rendered already")
+    purpose: Purpose = "answer"
+    window: WindowPolicy = Field(default="fail", description="what to do where its conversation does not fit the model")
+    batch_id: UUID | None = Field(default=None, description="the batch whose line it is; it gives way to all others")
+    batch_line: int | None = Field(default=None, ge=1, description="which line of that batch")
+    scratchpad: bool = Field(default=False, description="what stands in `<scratchpad>` is cut out of the answer")
+    repairs: int = Field(
+        default=0, ge=0, description="most attempts more, in all pools, of an answer that does not fit its schema"
+    )
 
     @property
     def asked_model(self) -> str:
@@ -118,8 +136,11 @@ class SubmitPrompt(AboutGeneration):
         """Attempts that were made in other pools."""
         return self.fell_back[-1].attempt if self.fell_back else 0
 
-    def handed_on(self, attempt: int, reason: str) -> SubmitPrompt | None:
-        """The command for the next pool, after ``attempt`` failed here for ``reason``; None where there is none."""
+    def handed_on(self, attempt: int, reason: str, repairs: int = 0) -> SubmitPrompt | None:
+        """The command for the next pool, after ``attempt`` failed here for ``reason``; None where there is none.
+
+        ``repairs`` of its attempts were made here since an answer did not fit.
+        """
         if not self.fallbacks:
             return None
         here = FellBack(pool=self.pool, model=self.model, attempt=attempt, reason=reason)
@@ -130,6 +151,7 @@ class SubmitPrompt(AboutGeneration):
                 "model": onto.model,
                 "fallbacks": tuple(others),
                 "fell_back": (*self.fell_back, here),
+                "repairs": max(0, self.repairs - repairs),
             }
         )
 
@@ -147,6 +169,8 @@ class CancelGeneration(AboutGeneration):
     key_id: UUID
     model: str
     pool: str
+    persona: PersonaRef | None = None
+    purpose: Purpose = "answer"
 
 
 class PromptRejected(Payload):
@@ -172,6 +196,7 @@ class GenerationStarted(AboutGeneration):
     attempt: int = Field(ge=1)
     model: str
     worker: str
+    purpose: Purpose = "answer"
 
 
 class GenerationRestarted(AboutGeneration):
@@ -183,10 +208,11 @@ class GenerationRestarted(AboutGeneration):
     attempt: int = Field(ge=2)
     model: str
     worker: str
+    purpose: Purpose = "answer"
 
 
 class AttemptLost(AboutGeneration):
-    """An attempt whose worker was lost. What it used can only be estimated."""
+    """An attempt that is void. Of one whose worker was lost, what it used can only be estimated."""
 
     wire_name: ClassVar[str] = "attempt.lost.v2"
 
@@ -197,6 +223,10 @@ class AttemptLost(AboutGeneration):
     usage: Usage
     served: Served | None = None
     paid_by: PaidBy | None = Field(default=None, description="none: nobody knows")
+    persona: PersonaRef | None = Field(default=None, description="what its prompt was asked as")
+    reason: Literal["answer_does_not_fit"] | None = Field(
+        default=None, description="what it answered did not fit its schema, and was asked for again; none: it was lost"
+    )
 
 
 class TokensContent(Content):
@@ -234,14 +264,22 @@ class _Ended(AboutGeneration):
     usage: Usage
     served: Served | None = Field(default=None, description="none: no attempt ran")
     paid_by: PaidBy | None = Field(default=None, description="none: nobody knows, or no attempt ran")
+    persona: PersonaRef | None = Field(default=None, description="what its prompt was asked as")
     deltas: int = Field(ge=0, description="how many deltas the answer came in")
     content: Written | None = Field(description="an AnswerContent; none: nothing was written")
+    purpose: Purpose = "answer"
+    left_out: int = Field(
+        default=0, ge=0, description="messages of the conversation that the model was not shown, for want of room"
+    )
 
 
 class GenerationCompleted(_Ended):
     wire_name: ClassVar[str] = "generation.completed.v3"
 
     finish_reason: FinishReason
+    json_span: tuple[int, int] | None = Field(
+        default=None, description="of its text, from and to: the JSON that fits its schema; none: none was asked for"
+    )
     first_token_ms: int = Field(ge=0, description="from the attempt's start to its first delta")
     duration_ms: int = Field(ge=0, description="from the attempt's start to its end")
 

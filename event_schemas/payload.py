@@ -100,3 +100,13 @@ class Served(BaseModel):
     pool: str
     backend: str
     model: str = Field(description="as the backend calls it")
+
+
+class PersonaRef(BaseModel):
+    """The persona that a prompt is asked as, and its version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    persona_id: UUID
+    name: str = Field(description="as it was then; another may have it once this one is removed")
+    version: int = Field(ge=1)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from event_schemas import control_plane, dead_letters, erasure, generation, limit_warning, limits, people, webhooks
+from event_schemas import (
+    batches,
+    control_plane,
+    conversations,
+    dead_letters,
+    erasure,
+    fetching,
+    generation,
+    knowledge,
+    limit_warning,
+    limits,
+    people,
+    personas,
+    webhooks,
+)
 from event_schemas.payload import WIRE_NAME, Payload
 
 COMMANDS: tuple[type[Payload], ...] = (
@@ -36,6 +50,24 @@ COMMANDS: tuple[type[Payload], ...] = (
     people.RotateApiKey,
     people.BeginSession,
     people.EndSession,
+    personas.SavePersona,
+    personas.RemovePersona,
+    fetching.SetFetching,
+    fetching.AddSite,
+    fetching.ChangeSite,
+    fetching.RemoveSite,
+    knowledge.CreateCollection,
+    knowledge.ChangeCollection,
+    knowledge.DeleteCollection,
+    knowledge.IngestDocument,
+    knowledge.DeleteDocument,
+    conversations.ForkConversation,
+    conversations.SuspendConversation,
+    conversations.ResumeConversation,
+    conversations.EndConversation,
+    batches.SubmitBatch,
+    batches.CancelBatch,
+    batches.DeleteBatch,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -78,8 +110,33 @@ EVENTS: tuple[type[Payload], ...] = (
     people.SessionBegun,
     people.SessionEnded,
     people.SignInRefused,
+    personas.PersonaSaved,
+    personas.PersonaRemoved,
     dead_letters.DeadLetterDiscarded,
     dead_letters.DeadLetterReplayed,
+    fetching.FetchingSet,
+    fetching.SiteAdded,
+    fetching.SiteChanged,
+    fetching.SiteRemoved,
+    knowledge.CollectionCreated,
+    knowledge.CollectionChanged,
+    knowledge.CollectionDeleted,
+    knowledge.IngestionProgressed,
+    knowledge.DocumentIngested,
+    knowledge.IngestionFailed,
+    knowledge.DocumentDeleted,
+    conversations.ConversationForked,
+    conversations.ConversationSuspended,
+    conversations.ConversationResumed,
+    conversations.ConversationEnded,
+    conversations.ConversationTitled,
+    conversations.ConversationSummarised,
+    batches.BatchSubmitted,
+    batches.BatchLinesFailed,
+    batches.BatchCancelled,
+    batches.BatchExpired,
+    batches.BatchCompleted,
+    batches.BatchDeleted,
 )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 WORKERS = "workers"
-"""The workers' subscription on command topics and on ``control``."""
+"""The workers' subscription on command topics, on ``control`` and on ``ingestions``."""
 
 PROJECTIONS = "projections"
 """The projections' subscription on every live topic."""
 
 CONTROL = "control"
 EVENTS = "events"
+
+INGESTIONS = "ingestions"
+"""Documents that are to become chunks of their collections."""
+
 DEAD_LETTER_SUFFIX = "-dlq"
 _COMMANDS = "commands-"
 
@@ -26,4 +30,4 @@ def dead_letters(topic: str) -> str:
 
 def all_topics(pools: list[str]) -> list[str]:
     """Every live topic of an installation with these pools, without the dead-letter topics."""
-    return [*(commands(pool) for pool in pools), CONTROL, EVENTS]
+    return [*(commands(pool) for pool in pools), CONTROL, INGESTIONS, EVENTS]

@@ -4,7 +4,8 @@ main, runner   the service: from the bus to the batch and back to the ack
 batch          the one transaction of a batch: record, folds, positions
 event_log      the record: order and hash, given once; the dedup that guards every projection
 table          what a projection is: a table, the rows that an envelope affects, a pure fold
-catalog        the list of projections; one module each: conversations, messages, generations, token_batches, usage
+catalog        the list of projections; one module each: conversations, conversation_summaries, messages,
+               generations, token_batches, usage, persona_versions, collections, documents, batches, batch_failures
 lifecycle      how far a generation has come, whatever order its facts are seen in
 state          rows in memory, and folding envelopes into them
 writer         loads rows, folds a batch, writes back

@@ -15,26 +15,28 @@ _PART = 1000
 
 _COUNTED = """
 WITH used AS (
-  SELECT tenant_id, user_id, key_id, model, 0 AS requests,
+  SELECT tenant_id, user_id, key_id, model, persona, 0 AS requests,
          sum(input_tokens + output_tokens) FILTER (WHERE at > now() - interval '61 seconds') AS tokens,
          sum(ceil(cost_usd * 1000000000)) FILTER (WHERE at >= date_trunc('day', now(), 'UTC')) AS day,
          sum(ceil(cost_usd * 1000000000)) FILTER (WHERE at >= date_trunc('month', now(), 'UTC')) AS month
   FROM read_models.usage WHERE at >= date_trunc('month', now(), 'UTC') OR at > now() - interval '61 seconds'
-  GROUP BY tenant_id, user_id, key_id, model),
+  GROUP BY tenant_id, user_id, key_id, model, persona),
 asked AS (
-  SELECT tenant_id, user_id, key_id, asked_model AS model, count(*) AS requests,
+  SELECT tenant_id, user_id, key_id, asked_model AS model, persona, count(*) AS requests,
          sum(reserved_tokens) FILTER (WHERE ended_at IS NULL) AS tokens, 0 AS day, 0 AS month
   FROM read_models.generations
   WHERE created_at > now() - interval '61 seconds' AND (ended_at IS NULL OR ended_at > now() - interval '61 seconds')
     AND asked_model IS NOT NULL
-  GROUP BY tenant_id, user_id, key_id, asked_model)
-SELECT tenant_id, user_id, key_id, model, sum(requests)::bigint AS requests, coalesce(sum(tokens), 0)::bigint AS tokens,
-       coalesce(sum(day), 0)::bigint AS day, coalesce(sum(month), 0)::bigint AS month
-FROM (SELECT * FROM used UNION ALL SELECT * FROM asked) AS counted GROUP BY tenant_id, user_id, key_id, model
+  GROUP BY tenant_id, user_id, key_id, asked_model, persona)
+SELECT tenant_id, user_id, key_id, model, persona, sum(requests)::bigint AS requests,
+       coalesce(sum(tokens), 0)::bigint AS tokens, coalesce(sum(day), 0)::bigint AS day,
+       coalesce(sum(month), 0)::bigint AS month
+FROM (SELECT * FROM used UNION ALL SELECT * FROM asked) AS counted
+GROUP BY tenant_id, user_id, key_id, model, persona
 """
 
 _OPENED = """
-SELECT id, tenant_id, user_id, key_id, coalesce(asked_model, model) AS model,
+SELECT id, tenant_id, user_id, key_id, coalesce(asked_model, model) AS model, persona,
        coalesce(reserved_tokens, 0) AS tokens, coalesce(reserved_nano_usd, 0) AS nano
 FROM read_models.generations WHERE ended_at IS NULL AND created_at IS NOT NULL
 """
@@ -83,7 +85,7 @@ async def taken(database: Database) -> Snapshot:
 async def _counted(session: Session) -> list[Counted]:
     sums: defaultdict[Scope, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for row in await session.all(_COUNTED):
-        for scope in scopes(row["tenant_id"], row["user_id"], row["key_id"], row["model"]):
+        for scope in scopes(row["tenant_id"], row["user_id"], row["key_id"], row["model"], row["persona"]):
             for place, name in enumerate(("requests", "tokens", "day", "month")):
                 sums[scope][place] += row[name]
     return [Counted(scope, *numbers) for scope, numbers in sums.items()]
@@ -92,5 +94,5 @@ async def _counted(session: Session) -> list[Counted]:
 def _opened(row: Row) -> Opened:
     return Opened(
         Reservation(row["id"], row["tenant_id"], row["tokens"], row["nano"]),
-        scopes(row["tenant_id"], row["user_id"], row["key_id"], row["model"]),
+        scopes(row["tenant_id"], row["user_id"], row["key_id"], row["model"], row["persona"]),
     )

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from projections import conversations, generations, messages, token_batches, usage
+from projections import (
+    batch_failures,
+    batches,
+    collections,
+    conversation_summaries,
+    conversations,
+    documents,
+    generations,
+    messages,
+    persona_versions,
+    token_batches,
+    usage,
+)
 from projections.table import Projection
 
 PROJECTIONS: tuple[Projection, ...] = (
     conversations.PROJECTION,
+    conversation_summaries.PROJECTION,
     messages.PROJECTION,
     generations.PROJECTION,
     token_batches.PROJECTION,
     usage.PROJECTION,
+    persona_versions.PROJECTION,
+    collections.PROJECTION,
+    documents.PROJECTION,
+    batches.PROJECTION,
+    batch_failures.PROJECTION,
 )
 
 EVENT_LOG = "event_log"

@@ -7,9 +7,25 @@ from uuid import UUID
 
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed
+from event_schemas.conversations import (
+    ConversationEnded,
+    ConversationForked,
+    ConversationResumed,
+    ConversationState,
+    ConversationSuspended,
+    ConversationTitled,
+)
 from event_schemas.erasure import ContentErased
-from event_schemas.generation import GenerationCancelled, GenerationCompleted, GenerationFailed, SubmitPrompt
-from projections.lifecycle import ENDED
+from event_schemas.generation import (
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+    SubmitPrompt,
+    Terminal,
+)
+from event_schemas.payload import Payload
+from projections.lifecycle import ENDED, is_beside
+from projections.persona_versions import REF, ref_row
 from projections.table import Beside, Key, Projection, Row, Selector, Table
 
 TABLE = Table(
@@ -26,9 +42,22 @@ TABLE = Table(
         "updated_at": "timestamptz",
         "deleted": "boolean",
         "erased": "boolean",
+        **REF,
+        "titled": "boolean",
+        "state": "text",
+        "state_at": "timestamptz",
+        "forked_from": "uuid",
+        "forked_at_message": "uuid",
+        "batch_id": "uuid",
     },
     key=("tenant_id", "id"),
 )
+
+_STATES: dict[type[Payload], ConversationState] = {
+    ConversationSuspended: "suspended",
+    ConversationResumed: "active",
+    ConversationEnded: "ended",
+}
 
 
 def beside(tenant_id: UUID, conversation_id: UUID) -> Beside:
@@ -48,6 +77,8 @@ def is_gone(written: Row | None, conversation: Row | None) -> bool:
 
 
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
+    if is_beside(envelope.data):
+        return ()
     match envelope.data:
         case (
             SubmitPrompt(conversation_id=conversation_id, fell_back=())
@@ -57,6 +88,11 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
             | ConversationRenamed(conversation_id=conversation_id)
             | ConversationDeleted(conversation_id=conversation_id)
             | ContentErased(conversation_id=conversation_id)
+            | ConversationForked(conversation_id=conversation_id)
+            | ConversationTitled(conversation_id=conversation_id)
+            | ConversationSuspended(conversation_id=conversation_id)
+            | ConversationResumed(conversation_id=conversation_id)
+            | ConversationEnded(conversation_id=conversation_id)
         ):
             return ((envelope.tenantid, conversation_id),)
     return ()
@@ -68,21 +104,26 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
 
 
 def _folded(row: Row, envelope: AnyEnvelope) -> Row:
-    if isinstance(envelope.data, ContentErased):
-        return {**row, "erased": True}
+    match envelope.data:
+        case ContentErased():
+            return {**row, "erased": True}
+        case ConversationTitled(content=content):
+            # Nobody wrote anything, so it keeps its place in lists.
+            return {**row, "title": row["title"] if row["renamed"] else content.model_dump(), "titled": True}
     updated = envelope.time if row["updated_at"] is None else max(row["updated_at"], envelope.time)
     row = {**row, "updated_at": updated}
     match envelope.data:
         case SubmitPrompt() as prompt:
-            return _with_title(_with_prompt(_with_message(row, prompt.generation_id), prompt, envelope), prompt)
-        case (
-            GenerationCompleted(generation_id=generation_id)
-            | GenerationFailed(generation_id=generation_id)
-            | GenerationCancelled(generation_id=generation_id)
-        ):
-            return _with_message(row, generation_id)
+            row = {**row, "batch_id": prompt.batch_id or row["batch_id"]}
+            return _with_title(_with_prompt(_with_message(row, prompt), prompt, envelope), prompt)
+        case (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as end:
+            return _with_message(row, end)
         case ConversationRenamed(content=content):
             return {**row, "title": content.model_dump(), "renamed": True}
+        case ConversationForked() as fork:
+            return _forked(row, fork, envelope)
+        case ConversationSuspended() | ConversationResumed() | ConversationEnded() as change:
+            return _changed(row, _STATES[type(change)], envelope)
         case _:
             return {**row, "deleted": True}
 
@@ -94,18 +135,45 @@ def _new(key: Key) -> Row:
         "renamed": False,
         "deleted": False,
         "erased": False,
+        "titled": False,
+        "state": "active",
     }
 
 
-def _with_message(row: Row, generation_id: UUID) -> Row:
+def _forked(row: Row, fork: ConversationForked, envelope: AnyEnvelope) -> Row:
+    if row["last_message_id"] is None:
+        row = {**row, "last_message_id": fork.message_id, **ref_row(fork.persona)}
+    named = row["renamed"] or row["titled"]
+    return {
+        **row,
+        "user_id": fork.user_id,
+        "title": row["title"] if named else fork.title and fork.title.model_dump(),
+        "created_at": envelope.time,
+        "forked_from": fork.from_conversation_id,
+        "forked_at_message": fork.message_id,
+    }
+
+
+def _changed(row: Row, state: ConversationState, envelope: AnyEnvelope) -> Row:
+    if row["state"] == "ended" or (row["state_at"] is not None and row["state_at"] > envelope.time):
+        return row
+    return {**row, "state": state, "state_at": envelope.time}
+
+
+def _with_message(row: Row, said: SubmitPrompt | Terminal) -> Row:
     newest = row["last_message_id"]
-    return row if newest is not None and newest >= generation_id else {**row, "last_message_id": generation_id}
+    if newest is None or newest < said.generation_id:
+        return {**row, "last_message_id": said.generation_id, **ref_row(said.persona)}
+    # An end that an older release wrote names no persona.
+    return {**row, **ref_row(said.persona)} if newest == said.generation_id and said.persona is not None else row
 
 
 def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
     first = row["first_generation_id"]
     if first is not None and first <= prompt.generation_id:
         return row
+    if row["forked_from"] is not None:
+        return {**row, "first_generation_id": prompt.generation_id}
     return {
         **row,
         "first_generation_id": prompt.generation_id,
@@ -115,7 +183,8 @@ def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
 
 
 def _with_title(row: Row, prompt: SubmitPrompt) -> Row:
-    if row["renamed"] or row["first_generation_id"] != prompt.generation_id:
+    named = row["renamed"] or row["titled"] or row["forked_from"] is not None
+    if named or row["first_generation_id"] != prompt.generation_id:
         return row
     title = prompt.title if prompt.keeps_content else None
     return {**row, "title": title and title.model_dump()}
@@ -123,7 +192,18 @@ def _with_title(row: Row, prompt: SubmitPrompt) -> Row:
 
 PROJECTION = Projection(
     table=TABLE,
-    handles=frozenset((SubmitPrompt, *ENDED, ConversationRenamed, ConversationDeleted, ContentErased)),
+    handles=frozenset(
+        (
+            SubmitPrompt,
+            *ENDED,
+            ConversationRenamed,
+            ConversationDeleted,
+            ContentErased,
+            ConversationForked,
+            ConversationTitled,
+            *_STATES,
+        )
+    ),
     affects=_affects,
     fold=_fold,
 )

@@ -16,6 +16,7 @@ from event_schemas.generation import (
     Terminal,
 )
 from projections.lifecycle import QUEUED, STAGES, advance, ended
+from projections.persona_versions import REF, ref_row
 from projections.table import Beside, Key, Projection, Row, Selector, Table
 
 TABLE = Table(
@@ -50,6 +51,11 @@ TABLE = Table(
         "created_at": "timestamptz",
         "started_at": "timestamptz",
         "ended_at": "timestamptz",
+        **REF,
+        "purpose": "text",
+        "left_out": "integer",
+        "batch_id": "uuid",
+        "batch_line": "integer",
     },
     key=("tenant_id", "id"),
 )
@@ -86,13 +92,17 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
                 "pool": prompt.pool,
                 "reserved_tokens": None if prompt.reserved is None else prompt.reserved.tokens,
                 "reserved_nano_usd": None if prompt.reserved is None else prompt.reserved.nano_usd,
+                "batch_id": prompt.batch_id or row["batch_id"],
+                "batch_line": prompt.batch_line or row["batch_line"],
                 "parameters": prompt.parameters.model_dump(mode="json"),
                 "created_at": envelope.time if row["created_at"] is None else min(row["created_at"], envelope.time),
+                **ref_row(prompt.persona),
+                "purpose": prompt.purpose,
             }
         case (GenerationStarted() | GenerationRestarted()) as started:
             row = advance(row or _new(key, started.conversation_id), started)
             began = envelope.time if row["started_at"] is None else min(row["started_at"], envelope.time)
-            row = {**row, "started_at": began}
+            row = {**row, "started_at": began, "purpose": started.purpose}
         case (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as end:
             row = row or _new(key, end.conversation_id)
             row = row if ended(row) else _ended(advance(row, end), end, envelope)
@@ -113,6 +123,9 @@ def _ended(row: Row, end: Terminal, envelope: AnyEnvelope) -> Row:
         "served_pool": end.served and end.served.pool,
         "served_model": end.served and end.served.model,
         "ended_at": envelope.time,
+        **({} if end.persona is None else ref_row(end.persona)),
+        "purpose": end.purpose,
+        "left_out": end.left_out,
     }
     match end:
         case GenerationCompleted():
@@ -134,6 +147,8 @@ def _new(key: Key, conversation_id: UUID) -> Row:
         "conversation_id": conversation_id,
         "status": QUEUED,
         "attempt": 0,
+        "purpose": "answer",
+        "left_out": 0,
     }
 
 

@@ -32,6 +32,11 @@ STAGES: frozenset[type[Payload]] = frozenset((SubmitPrompt, GenerationStarted, G
 _ENDED_STATUSES = frozenset(ENDED.values())
 
 
+def is_beside(data: Payload) -> bool:
+    """Whether it is of a generation beside the conversation, such as for its title: no message of it."""
+    return getattr(data, "purpose", "answer") != "answer"
+
+
 def ended(row: Row | None) -> bool:
     """Whether the generation of this row stands in a terminal state, which never changes again."""
     return row is not None and row["status"] in _ENDED_STATUSES

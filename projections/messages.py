@@ -23,7 +23,7 @@ from event_schemas.generation import (
     Terminal,
 )
 from projections import conversations
-from projections.lifecycle import QUEUED, STAGES, advance, ended
+from projections.lifecycle import QUEUED, STAGES, advance, ended, is_beside
 from projections.table import Beside, Key, Projection, Row, Selector, Table, Where
 
 TABLE = Table(
@@ -58,6 +58,8 @@ _Stage = SubmitPrompt | GenerationStarted | GenerationRestarted | Terminal
 
 def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
     tenant_id = envelope.tenantid
+    if is_beside(envelope.data):
+        return ()
     match envelope.data:
         case SubmitPrompt(input_message_ids=input_ids, generation_id=generation_id, fell_back=()):
             return [(tenant_id, message_id) for message_id in (*input_ids, generation_id)]
@@ -75,6 +77,8 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
 
 
 def _beside(envelope: AnyEnvelope) -> Beside | None:
+    if is_beside(envelope.data):
+        return None
     match envelope.data:
         case (
             SubmitPrompt(conversation_id=conversation_id)

@@ -11,7 +11,7 @@ from event_schemas.generation import (
     GenerationFailed,
     SubmitPrompt,
 )
-from event_schemas.payload import Payload
+from event_schemas.payload import Payload, PersonaRef
 from event_schemas.registry import split
 
 _COUNT: tuple[type[Payload], ...] = (
@@ -38,14 +38,14 @@ def change(envelope: AnyEnvelope, *, ended: bool) -> Opened | Spent | None:
             tokens, nano = (0, 0) if prompt.reserved is None else (prompt.reserved.tokens, prompt.reserved.nano_usd)
             return Opened(
                 Reservation(prompt.generation_id, tenant_id, tokens, nano),
-                scopes(tenant_id, prompt.user_id, prompt.key_id, prompt.model),
+                scopes(tenant_id, prompt.user_id, prompt.key_id, prompt.model, _name(prompt.persona)),
                 ended,
             )
         case (AttemptLost() | GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as attempt:
             usage = attempt.usage
             return Spent(
                 attempt.generation_id,
-                scopes(tenant_id, attempt.user_id, attempt.key_id, attempt.model),
+                scopes(tenant_id, attempt.user_id, attempt.key_id, attempt.model, _name(attempt.persona)),
                 usage.input_tokens + usage.output_tokens,
                 # What nobody knows the price of costs nothing here, as in the usage that is shown.
                 0 if usage.cost_usd is None else nano_usd(usage.cost_usd),
@@ -53,3 +53,7 @@ def change(envelope: AnyEnvelope, *, ended: bool) -> Opened | Spent | None:
                 ends=not isinstance(attempt, AttemptLost),
             )
     return None
+
+
+def _name(persona: PersonaRef | None) -> str | None:
+    return None if persona is None else persona.name

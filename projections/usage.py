@@ -35,6 +35,7 @@ TABLE = Table(
         "served_model": "text",
         "paid_by": "text",
         "at": "timestamptz",
+        "persona": "text",
     },
     key=("tenant_id", "generation_id", "attempt"),
 )
@@ -69,6 +70,7 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
                 "served_model": attempt.served and attempt.served.model,
                 "paid_by": attempt.paid_by,
                 "at": envelope.time,
+                "persona": attempt.persona and attempt.persona.name,
             }
             return said if row is None else max(row, said, key=_weight)
     return row

@@ -9,10 +9,16 @@ from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import QuerySide, query_side
 from event_schemas.topics import all_topics
-from query_api import routes, usage_routes
+from query_api import batch_routes, collection_routes, persona_routes, routes, usage_routes
 from query_api.service import QueryPorts
 
-ROUTERS = (routes.router, usage_routes.router)
+ROUTERS = (
+    routes.router,
+    usage_routes.router,
+    persona_routes.router,
+    collection_routes.router,
+    batch_routes.router,
+)
 """Everything that the query API answers."""
 
 
@@ -22,6 +28,7 @@ def ports(side: QuerySide, settings: Settings) -> QueryPorts:
         database=side.database,
         streams=side.streams,
         room=side.room,
+        signals=side.signals,
         data_keys=side.data_keys,
         log=side.bus,
         publisher=side.bus,

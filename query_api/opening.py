@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,9 @@ from backplane.security.content import CannotRead, ContentErased, DataKey, DataK
 logger = logging.getLogger(__name__)
 
 _ENDED = frozenset(("completed", "failed", "cancelled"))
+
+_BREAKS = str.maketrans("\n\r", "  ")
+"""JSON has line breaks between its tokens alone, and an event of a stream has none."""
 
 
 class Opener:
@@ -52,6 +55,12 @@ class Opener:
             return None, False
 
 
+def cut(text: str, span: Sequence[int]) -> str:
+    """The JSON that stands in ``text`` from and to, in one line."""
+    begin, end = span
+    return text[begin:end].translate(_BREAKS)
+
+
 def unreadable(subject: str, error: CannotRead) -> None:
     logger.error("unreadable", extra={"action": "content_unreadable", "subject": subject, "cause": str(error)})
 
@@ -70,19 +79,28 @@ def generation(row: Row, opener: Opener) -> Row:
         **_answer(row, answer, erased),
         "parameters": parameters,
         "metadata": prompt and prompt.get("metadata"),
+        "custom_id": prompt and prompt.get("custom_id"),
         "logprobs": (answer and answer.get("logprobs")) or None,
         "erased": erased,
     }
 
 
-def messages(rows: Sequence[Row], opener: Opener) -> list[Row]:
-    """The rows of a conversation's messages with what was written."""
+def messages(rows: Sequence[Row], openers: Mapping[UUID, Opener]) -> list[Row]:
+    """The rows of a conversation's messages with what was written. ``openers`` are those of the conversations that they
+    stand in: a fork's begin in another one."""
     prompts: dict[UUID, tuple[Row | None, bool]] = {}
     for row in rows:
-        if row["id"] == row["generation_id"]:
-            prompt, erased = opener.show(row["prompt"], f"message:{row['id']}")
-            prompts[row["id"]] = prompt, erased or row["erased"]
-    return [_message(row, prompts.get(row["generation_id"], (None, False)), opener) for row in rows]
+        if row["id"] == row["generation_id"] or (row["prompt"] is not None and row["generation_id"] not in prompts):
+            prompt, erased = openers[row["conversation_id"]].show(row["prompt"], f"message:{row['id']}")
+            prompts[row["generation_id"]] = prompt, erased or row["erased"]
+    none = None, False
+    return [_message(row, prompts.get(row["generation_id"], none), openers[row["conversation_id"]]) for row in rows]
+
+
+def summary(row: Row, opener: Opener) -> str | None:
+    """The newest summary in a conversation's row."""
+    content, _ = opener.show(row["summary"], f"conversation:{row['id']}")
+    return None if content is None else str(content["summary"])
 
 
 def title(row: Row, opener: Opener) -> Row:
@@ -104,6 +122,9 @@ def _message(row: Row, prompt: tuple[Row | None, bool], opener: Opener) -> Row:
         "tool_calls": said.get("tool_calls") or None,
         "tool_call_id": said.get("tool_call_id"),
         "reasoning": None,
+        "sources": None,
+        "source_notes": None,
+        "parsed": None,
         "erased": erased or row["erased"],
     }
 
@@ -111,9 +132,15 @@ def _message(row: Row, prompt: tuple[Row | None, bool], opener: Opener) -> Row:
 def _answer(row: Row, answer: Row | None, erased: bool) -> dict[str, Any]:
     if answer is None:
         said_nothing = row["answer"] is None and row["status"] in _ENDED and not erased
-        return {"content": "" if said_nothing else None, "tool_calls": None, "reasoning": None}
+        nothing = dict.fromkeys(("tool_calls", "reasoning", "sources", "source_notes", "parsed", "misfit"))
+        return {"content": "" if said_nothing else None, **nothing}
+    span = answer.get("json_span")
     return {
+        "parsed": None if span is None else cut(answer["text"], span),
+        "misfit": answer.get("misfit"),
         "content": answer["text"],
         "tool_calls": answer.get("tool_calls") or None,
         "reasoning": answer.get("reasoning") or None,
+        "sources": answer.get("sources") or None,
+        "source_notes": answer.get("source_notes") or None,
     }

@@ -70,6 +70,11 @@ OfModel = Annotated[
     Query(alias="model", max_length=200, description="only what was asked of this model", examples=["gemma-3-270m"]),
     AfterValidator(_storable),
 ]
+OfPersona = Annotated[
+    str | None,
+    Query(alias="persona", max_length=200, description="only what was asked as this persona", examples=["translator"]),
+    AfterValidator(_storable),
+]
 From = Annotated[
     datetime | None,
     Query(alias="from", description="beginning, inclusive; UTC where it names no zone; default: 30 days before `to`"),

@@ -17,12 +17,13 @@ from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
 from backplane.security.content import CannotRead
 from backplane.security.principal import Principal
-from query_api import opening, sql
+from query_api import message_sql, opening, sql
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor
 from query_api.following import Follower
 from query_api.freshness import NoSuch, ProjectionsLag, found
 from query_api.opening import Opener
+from query_api.parsing import parsed
 from query_api.place import Place
 from query_api.record import PostgresRecord, Standing
 from query_api.service import QueryPorts
@@ -90,6 +91,8 @@ async def _follow(
         place = await Place.of(begun.place, ports.room)
         async with aclosing(follower.steps(begun.frames, begun.live, place)) as steps:
             async for step in steps:
+                if "json_span" in step.detail:
+                    step = await parsed(step, ports.streams, record, tenant_id, generation_id)
                 yield step
 
 
@@ -205,13 +208,18 @@ async def conversation(ports: QueryPorts, principal: Principal, conversation_id:
     async def read() -> Row | None:
         async with ports.database.tenant(principal.tenant_id) as session:
             row = await sql.conversation(session, sql.Eyes.of(principal), conversation_id)
-            return row and {**row, "messages": await sql.messages(session, conversation_id)}
+            return row and {**row, "messages": await message_sql.messages(session, conversation_id)}
 
     row = await found(ports, "conversation", read)
     opener = await Opener.of(ports.data_keys, principal.tenant_id, row["id"], row["wrapped"])
+    openers = {row["id"]: opener}
+    for message in row["messages"]:
+        at = message["conversation_id"]
+        if at not in openers:
+            openers[at] = await Opener.of(ports.data_keys, principal.tenant_id, at, message["wrapped"])
     # Hundreds of messages take tens of milliseconds, for which no stream may wait.
-    messages = await asyncio.to_thread(opening.messages, row["messages"], opener)
-    return opening.title(row, opener) | {"messages": messages}
+    messages = await asyncio.to_thread(opening.messages, row["messages"], openers)
+    return opening.title(row, opener) | {"messages": messages, "summary": opening.summary(row, opener)}
 
 
 async def provider_keys(ports: QueryPorts, principal: Principal) -> list[Row]:

@@ -83,16 +83,18 @@ class PostgresRecord:
     def _ended(self, row: Row, after: int, opener: Opener) -> Iterator[Frame]:
         deltas = row["deltas"] or 0
         is_erased = row["is_erased"]
+        answer: Row = {}
         if row["answer"] is not None:
             try:
-                yield from finished_tokens(row["attempt"], opener.open(row["answer"]), after)
+                answer = opener.open(row["answer"])
+                yield from finished_tokens(row["attempt"], answer, after)
             except ContentErased:
                 is_erased = True
             except CannotRead as error:
                 unreadable(f"message:{self._generation_id}", error)
                 raise
         # What was erased is awaited from nowhere. What was only never stored may stand in the token stream for a while.
-        yield _ending(row, min(after, deltas) if is_erased else deltas)
+        yield _ending(row, min(after, deltas) if is_erased else deltas, answer)
 
 
 def money(amount: Decimal | None) -> str | None:
@@ -126,7 +128,7 @@ def finished_tokens(attempt: int, answer: Row, after: int) -> Iterator[Frame]:
         yield Frame(Kind.TOKEN, attempt, first + len(deltas), deltas)
 
 
-def _ending(row: Row, seq: int) -> Frame:
+def _ending(row: Row, seq: int, answer: Row) -> Frame:
     detail: dict[str, Any] = {
         "model": row["model"],
         "usage": {
@@ -142,6 +144,9 @@ def _ending(row: Row, seq: int) -> Frame:
     kind = _ENDINGS[row["status"]]
     if kind is Kind.COMPLETED:
         detail["finish_reason"] = row["finish_reason"]
+        if answer.get("json_span") is not None:
+            detail["json_span"] = answer["json_span"]
+        detail |= {name: answer[name] for name in ("sources", "source_notes") if answer.get(name)}
     if kind is Kind.FAILED:
         detail |= {"reason": row["reason"], "detail": row["detail"]}
     return Frame(kind, row["attempt"], seq, detail=detail)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -13,14 +13,13 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Send
 
 from backplane.ports.token_stream import Cursor
-from backplane.security.content import CannotRead
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
-from backplane.web.problems import Problem, not_found, responses, unavailable
-from query_api import audit_routes, event_log, parameters, people_routes, readers, sse, views
+from backplane.web.problems import responses
+from query_api import audit_routes, event_log, parameters, people_routes, raw_json, readers, sse, views
+from query_api.answers import answers
 from query_api.assembly import Step
 from query_api.cursors import ConversationCursor, parse_sequence
-from query_api.freshness import NoSuch, ProjectionsLag
 from query_api.service import QueryPorts
 from query_api.sql import EventFilter
 
@@ -53,22 +52,6 @@ def _ports(request: Request) -> QueryPorts:
     return ports
 
 
-@contextmanager
-def _answers() -> Iterator[None]:
-    try:
-        yield
-    except NoSuch as missing:
-        raise not_found(missing.args[0]) from None
-    except ProjectionsLag:
-        raise unavailable(
-            "projections", "The read models are behind; whether this is there cannot be said yet."
-        ) from None
-    except CannotRead:
-        raise Problem(
-            500, "unreadable", "Unreadable", "What was written here cannot be read; it was logged for the operator."
-        ) from None
-
-
 @queries.get(
     "/generations/{generation_id}",
     response_model=views.GenerationView,
@@ -77,10 +60,11 @@ def _answers() -> Iterator[None]:
 )
 async def get_generation(
     request: Request, principal: Reader, generation_id: parameters.GenerationId
-) -> views.GenerationView:
+) -> views.GenerationView | Response:
     """Right after its 202 it is there already, as `queued`; `queue` tells where it stands while it waits."""
-    with _answers():
-        return views.GenerationView.of(await readers.generation(_ports(request), principal, generation_id))
+    with answers():
+        row = await readers.generation(_ports(request), principal, generation_id)
+    return raw_json.generation(views.GenerationView.of(row))
 
 
 @queries.get(
@@ -109,11 +93,12 @@ async def stream_generation(
     An event's `id` is a cursor: a stream that is taken up with it goes on exactly after that event. `token` carries
     one or more deltas of the model, with the `logprobs` of their tokens where those were asked for; `seq` counts deltas
     from 1 in each attempt, and is that of the last one. After `restarted` everything that was seen of the answer is
-    void, and it begins anew. Disconnecting cancels nothing.
+    void, and it begins anew. `completed` has the answer's value as `parsed` where its prompt has a JSON schema.
+    Disconnecting cancels nothing.
     """
     ports = _ports(request)
     given = last_event_id or after
-    with _answers():
+    with answers():
         steps = await readers.follow(ports, principal, generation_id, Cursor.parse(given) if given else None)
     return _Events(
         _events(steps),
@@ -165,11 +150,11 @@ async def list_conversations(
 )
 async def get_conversation(
     request: Request, principal: Reader, conversation_id: parameters.ConversationId
-) -> views.ConversationWithMessages:
+) -> views.ConversationWithMessages | Response:
     """Messages are a tree: each names its parent, and siblings are edits or regenerations."""
-    with _answers():
+    with answers():
         row = await readers.conversation(_ports(request), principal, conversation_id)
-    return views.ConversationWithMessages.of(row)
+    return raw_json.conversation(views.ConversationWithMessages.of(row))
 
 
 @queries.get(

@@ -9,7 +9,7 @@ from backplane.ports.bus import Log, Publisher
 from backplane.ports.database import Database
 from backplane.ports.freshness import Freshness
 from backplane.ports.key_room import RoomView
-from backplane.ports.token_stream import StreamReader
+from backplane.ports.token_stream import Signals, StreamReader
 from backplane.security.content import DataKeys
 from query_api.following import Pace
 
@@ -21,6 +21,7 @@ class QueryPorts:
     database: Database
     streams: StreamReader
     room: RoomView
+    signals: Signals
     data_keys: DataKeys
     log: Log
     publisher: Publisher

@@ -14,7 +14,7 @@ from backplane.security.checkpoint import Checkpoint
 from backplane.security.principal import Principal
 from query_api.cursors import ConversationCursor
 
-Grouping = Literal["model", "user", "key", "day", "paid_by"]
+Grouping = Literal["model", "user", "key", "day", "paid_by", "persona"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Eyes:
 
 
 _MINE_BY_USER = "(:everybody OR user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid))"
-_MINE_BY_KEY = (
+MINE_BY_KEY = (
     "(:everybody OR user_id = CAST(:user_id AS uuid)"
     " OR CAST(:user_id AS uuid) IS NULL AND user_id IS NULL AND key_id = CAST(:key_id AS uuid))"
 )
@@ -52,7 +52,7 @@ _MINE_BY_KEY = (
 _PLACE = "CASE WHEN :placed AND g.status = 'queued' THEN control.queue_place(g.id) END AS place"
 
 # Of a prompt whose content is not kept, its own key while it has one.
-_WRAPPED = """(SELECT k.wrapped FROM control.data_keys k
+WRAPPED = """(SELECT k.wrapped FROM control.data_keys k
             WHERE k.tenant_id = g.tenant_id AND k.conversation_id = g.conversation_id
               AND (k.generation_id IS NULL OR k.generation_id = g.id)
             ORDER BY k.generation_id NULLS LAST LIMIT 1) AS wrapped"""
@@ -61,8 +61,9 @@ _GENERATION = f"""
     SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.finish_reason, g.reason,
            g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
            g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
-           g.ended_at, m.prompt, m.answer, coalesce(m.erased, false) AS erased, {_WRAPPED}, {_PLACE}
-    FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {_MINE_BY_KEY}) g
+           g.ended_at, g.purpose, g.left_out, g.persona, g.persona_version, m.prompt, m.answer,
+           coalesce(m.erased, false) AS erased, {WRAPPED}, {_PLACE}
+    FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     WHERE NOT EXISTS (
         SELECT FROM read_models.conversations c
@@ -78,9 +79,9 @@ async def generation(session: TenantSession, eyes: Eyes, generation_id: UUID) ->
 _STANDING = f"""
     SELECT g.conversation_id, g.status, g.attempt, g.model, g.finish_reason, g.reason, g.detail, g.input_tokens,
            g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source, g.cost_usd, g.served_pool,
-           g.served_model, m.answer, m.deltas, {_WRAPPED}, {_PLACE}, g.is_mine,
+           g.served_model, m.answer, m.deltas, {WRAPPED}, {_PLACE}, g.is_mine,
            coalesce(c.deleted, false) AS is_erased, g.is_mine AND NOT coalesce(c.deleted, false) AS is_visible
-    FROM (SELECT *, coalesce({_MINE_BY_KEY}, false) AS is_mine
+    FROM (SELECT *, coalesce({MINE_BY_KEY}, false) AS is_mine
           FROM read_models.generations WHERE tenant_id = :tenant AND id = :id) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id
     LEFT JOIN read_models.conversations c ON c.tenant_id = g.tenant_id AND c.id = g.conversation_id
@@ -122,8 +123,9 @@ class _Where:
 
 
 _STANDS = "NOT deleted AND updated_at IS NOT NULL"
-_CONVERSATION_COLUMNS = """c.id, c.title, c.user_id, c.last_message_id, c.created_at, c.updated_at,
-    c.title IS NULL AND c.erased AS erased, k.wrapped"""
+_LISTED = f"{_STANDS} AND batch_id IS NULL"
+_CONVERSATION_COLUMNS = """c.id, c.title, c.user_id, c.last_message_id, c.created_at, c.updated_at, c.state,
+    c.forked_from, c.persona, c.persona_version, c.title IS NULL AND c.erased AS erased, k.wrapped"""
 _CONVERSATION_KEY = """LEFT JOIN control.data_keys k
     ON k.tenant_id = c.tenant_id AND k.conversation_id = c.id AND k.generation_id IS NULL"""
 
@@ -133,7 +135,7 @@ async def conversations(
 ) -> list[Row]:
     """Newest first. ``wrapped`` is as in ``generation``."""
     where = _Where()
-    where.and_(f"tenant_id = :tenant AND {_STANDS}", tenant=session.tenant_id, limit=limit)
+    where.and_(f"tenant_id = :tenant AND {_LISTED}", tenant=session.tenant_id, limit=limit)
     where.and_(_MINE_BY_USER, everybody=eyes.everybody, user_id=eyes.user_id)
     if before is not None:
         where.and_("(updated_at, id) < (:before_time, :before_id)", before_time=before.time, before_id=before.id)
@@ -147,7 +149,9 @@ async def conversations(
 
 
 _CONVERSATION = f"""
-    SELECT {_CONVERSATION_COLUMNS}
+    SELECT {_CONVERSATION_COLUMNS},
+           (SELECT s.content FROM read_models.conversation_summaries s WHERE s.tenant_id = c.tenant_id
+              AND s.conversation_id = c.id ORDER BY s.created_at DESC LIMIT 1) AS summary
     FROM (SELECT * FROM read_models.conversations
           WHERE tenant_id = :tenant AND id = :id AND {_STANDS} AND {_MINE_BY_USER}) c
     {_CONVERSATION_KEY}
@@ -164,25 +168,13 @@ async def conversation(session: TenantSession, eyes: Eyes, conversation_id: UUID
     )
 
 
-_MESSAGES = """
-    SELECT id, parent_message_id, role, prompt, answer, ordinal, status, model, served_model, generation_id, created_at,
-           erased
-    FROM read_models.messages
-    WHERE tenant_id = :tenant AND conversation_id = :id ORDER BY created_at, generation_id, ordinal
-"""
-
-
-async def messages(session: TenantSession, conversation_id: UUID) -> list[Row]:
-    """Oldest first; of a prompt, in the order of its messages."""
-    return await session.all(_MESSAGES, tenant=session.tenant_id, id=conversation_id)
-
-
 _GROUPS: dict[Grouping, str] = {
     "model": "model",
     "user": "user_id::text",
     "key": "key_id::text",
     "day": "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     "paid_by": "paid_by",
+    "persona": "persona",
 }
 
 
@@ -195,13 +187,14 @@ class UsageFilter:
     user_id: UUID | None = None
     key_id: UUID | None = None
     model: str | None = None
+    persona: str | None = None
 
     def where(self, session: TenantSession, eyes: Eyes) -> _Where:
         where = _Where()
         span = {"since": self.since, "until": self.until}
         where.and_("tenant_id = :tenant AND at >= :since AND at < :until", tenant=session.tenant_id, **span)
-        where.and_(_MINE_BY_KEY, **eyes.parameters())
-        for column in ("user_id", "key_id", "model"):
+        where.and_(MINE_BY_KEY, **eyes.parameters())
+        for column in ("user_id", "key_id", "model", "persona"):
             if (value := getattr(self, column)) is not None:
                 where.and_(f"{column} = :of_{column}", **{f"of_{column}": value})
         return where
@@ -231,8 +224,8 @@ async def attempts(
         place = {f"after_{name}": after[name] for name in ("at", "generation_id", "attempt")}
         where.and_("(at, generation_id, attempt) > (:after_at, :after_generation_id, :after_attempt)", **place)
     return await session.all(
-        f"""SELECT at, generation_id, attempt, user_id, key_id, model, pool, backend, served_model, paid_by, source,
-                   input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd
+        f"""SELECT at, generation_id, attempt, user_id, key_id, model, pool, backend, served_model, paid_by, persona,
+                   source, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd
             FROM read_models.usage WHERE {where} ORDER BY at, generation_id, attempt LIMIT :limit""",  # noqa: S608
         limit=limit,
         **where.parameters,

@@ -19,6 +19,8 @@ def encode(step: Step) -> bytes:
     attempt, seq = step.cursor
     if step.event == TOKEN:
         body = orjson.dumps(_token(step.deltas) | {"seq": seq, "attempt": attempt})
+    elif (parsed := step.detail.get("parsed")) is not None:
+        body = orjson.dumps({**step.detail, "parsed": orjson.Fragment(parsed)})
     else:
         body = orjson.dumps(step.detail)
     return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (attempt, seq, step.event.encode(), body)

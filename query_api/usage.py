@@ -37,6 +37,7 @@ ATTEMPT = (
     "backend",
     "served_model",
     "paid_by",
+    "persona",
     "source",
     "input_tokens",
     "cached_input_tokens",

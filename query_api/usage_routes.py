@@ -23,10 +23,10 @@ attempts_of_unknown_cost
 2026-03-01,12,13,1,2400,0,9600,0,0.42,0
 """
 _ATTEMPTS_EXAMPLE = """\
-at,generation_id,attempt,user_id,key_id,model,pool,backend,served_model,paid_by,source,input_tokens,\
+at,generation_id,attempt,user_id,key_id,model,pool,backend,served_model,paid_by,persona,source,input_tokens,\
 cached_input_tokens,output_tokens,reasoning_tokens,cost_usd
 2026-03-01T12:00:00.123456+00:00,01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11,1,,01990f6e-0000-7000-8000-000000000002,fast,\
-cloud,openai,gpt-4.1-nano,tenant,provider,24,0,128,0,0.0000536
+cloud,openai,gpt-4.1-nano,tenant,translator,provider,24,0,128,0,0.0000536
 """
 
 router = APIRouter(prefix="/v1", tags=["queries"])
@@ -40,6 +40,7 @@ def _chosen(
     user_id: parameters.OfUser = None,
     key_id: parameters.OfKey = None,
     model: parameters.OfModel = None,
+    persona: parameters.OfPersona = None,
 ) -> UsageFilter:
     until = to or datetime.now(UTC)
     try:
@@ -48,7 +49,7 @@ def _chosen(
         raise parameters.invalid("query", "to", "is before there was time") from None
     if begin >= until:
         raise parameters.invalid("query", "from", "must be before `to`")
-    return UsageFilter(begin, until, user_id, key_id, model)
+    return UsageFilter(begin, until, user_id, key_id, model, persona)
 
 
 Chosen = Annotated[UsageFilter, Depends(_chosen)]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from backplane.ports.database import Row
-from event_schemas.chat import Part, Role
-from event_schemas.generation import FinishReason
+from event_schemas.chat import Misfit, Part, Role
+from event_schemas.conversations import ConversationState
+from event_schemas.generation import FinishReason, Purpose
 from event_schemas.logprobs import TokenLogprob
+from event_schemas.sources import Source
 from query_api.record import money, served
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -22,7 +24,13 @@ _CONVERSATION = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d10"
 _MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d0f"
 _USER = "01990f6e-0000-7000-8000-000000000001"
 _TIME = "2026-03-01T12:00:00.123456Z"
+_SOURCES = "what was put before its question, once it has ended; null: nothing"
+_SOURCE_NOTES = "for people: which sources could not be had, and why; null: none"
 _ERASED = "what was written is gone: it was erased, or is kept by nobody, as the tenant wants it"
+
+
+RawJson = Annotated[str | None, WithJsonSchema({})]
+"""JSON as its text; the API gives it as what it is."""
 
 
 class _View(BaseModel):
@@ -83,6 +91,8 @@ class GenerationView(_View):
     queue: QueueView | None = Field(description="of a queued one: where it stands; null: it is not queued")
     model: str = Field(description="the model that was asked", examples=["gemma-3-270m"])
     served: ServedView | None = Field(description="what really answered, once it has ended; null: nothing did")
+    persona: str | None = Field(description="what it was asked as; null: no persona", examples=["translator"])
+    persona_version: int | None = Field(description="which version of it; null: no persona", examples=[2])
     content: str | None = Field(
         description="the answer, once it has ended, as far as it came; follow the stream for it before that; null after"
         " that: it was erased, or is unreadable, which the operator's log explains",
@@ -90,7 +100,17 @@ class GenerationView(_View):
     )
     erased: bool = Field(description=_ERASED, examples=[False])
     tool_calls: list[ToolCallView] | None = Field(description="what tools it asks for; null: none")
+    parsed: RawJson = Field(
+        description="of a completed one whose prompt has a JSON schema: the value that `content` is, which fits it, as"
+        " the model wrote it; null: none was asked for",
+        examples=[{"city": "Bonn"}],
+    )
+    misfit: Misfit | None = Field(
+        description="of a failed one: why its answer does not fit its JSON schema; null: that is not why"
+    )
     reasoning: str | None = Field(description="what the model thought, where it says so", examples=[None])
+    sources: list[Source] | None = Field(description=_SOURCES)
+    source_notes: list[str] | None = Field(description=_SOURCE_NOTES, examples=[None])
     logprobs: list[TokenLogprob] | None = Field(
         description="how likely the model held each token of `content`, where that was asked for; null: it was not"
     )
@@ -101,6 +121,14 @@ class GenerationView(_View):
     )
     reason: str | None = Field(description="of a failed one: stable, for programs", examples=["attempts_exhausted"])
     detail: str | None = Field(description="of a failed one: for people", examples=["The worker was lost three times."])
+    purpose: Purpose = Field(
+        description="what it is for: an answer; or a title or a summary, which are no messages of the conversation",
+        examples=["answer"],
+    )
+    left_out: int = Field(
+        description="messages of the conversation that the model was not shown, since there was no room; see `window`",
+        examples=[0],
+    )
     usage: UsageView | None = Field(description="what the last attempt used, once it has ended")
     parameters: dict[str, Any] | None = Field(
         description="how the model was sampled, as submitted", examples=[{"temperature": 0.7, "max_tokens": 256}]
@@ -146,11 +174,19 @@ class ConversationView(_View):
     title: str | None = Field(description="its name, made of the first prompt or given", examples=["Greetings"])
     erased: bool = Field(description=_ERASED, examples=[False])
     user_id: UUID | None = Field(description="whose it is; null for a key without a user", examples=[_USER])
+    persona: str | None = Field(
+        description="the persona that its newest prompt was asked as; null: none", examples=["translator"]
+    )
+    persona_version: int | None = Field(description="the version that it stays on; null: none", examples=[2])
     last_message_id: UUID | None = Field(
         description="where a prompt goes on that names no parent", examples=[_GENERATION]
     )
     created_at: datetime | None = Field(description="when it began", examples=[_TIME])
     updated_at: datetime = Field(description="when it last changed; lists are in this order", examples=[_TIME])
+    state: ConversationState = Field(description="only an active one takes prompts", examples=["active"])
+    forked_from: UUID | None = Field(
+        description="the conversation that it was forked from; null: from none", examples=[None]
+    )
 
 
 class ConversationPage(_View):
@@ -176,7 +212,13 @@ class MessageView(_View):
     erased: bool = Field(description=_ERASED, examples=[False])
     tool_calls: list[ToolCallView] | None = Field(description="of an assistant's: what tools it asks for; null: none")
     tool_call_id: str | None = Field(description="of a tool's: the call that it answers", examples=[None])
+    parsed: RawJson = Field(
+        description="of an answer whose prompt has a JSON schema: its value; null: none was asked for",
+        examples=[{"city": "Bonn"}],
+    )
     reasoning: str | None = Field(description="of an answer: what the model thought", examples=[None])
+    sources: list[Source] | None = Field(description=f"of an answer: {_SOURCES}")
+    source_notes: list[str] | None = Field(description=f"of an answer: {_SOURCE_NOTES}", examples=[None])
     status: Literal["complete"] | Status = Field(
         description="`complete` for what was written by people; an answer's is its generation's", examples=["completed"]
     )
@@ -194,6 +236,10 @@ class MessageView(_View):
 
 class ConversationWithMessages(ConversationView):
     messages: list[MessageView] = Field(description="all nodes of the tree, oldest first")
+    summary: str | None = Field(
+        description="the newest one that its model made, of a long one or when it ended; null: none was made",
+        examples=["Ada asked why the sky is blue, and heard of scattered light."],
+    )
 
     @classmethod
     def of(cls, row: Row) -> ConversationWithMessages:
@@ -202,8 +248,8 @@ class ConversationWithMessages(ConversationView):
 
 class UsageGroup(_View):
     group: str | None = Field(
-        description="the model, the user's id (null: none), the key's id, the day in UTC, or who paid: `platform`, or"
-        " `tenant` with a provider key of its own (null: nobody knows)",
+        description="the model, the user's id (null: none), the key's id, the day in UTC, the persona's name (null:"
+        " none), or who paid: `platform`, or `tenant` with a provider key of its own (null: nobody knows)",
         examples=["2026-03-01"],
     )
     generations: int = Field(description="generations", examples=[12])
@@ -226,7 +272,7 @@ class UsageGroup(_View):
 class UsageReport(_View):
     since: datetime = Field(alias="from", description="beginning, inclusive", examples=["2026-03-01T00:00:00Z"])
     until: datetime = Field(alias="to", description="end, exclusive", examples=["2026-04-01T00:00:00Z"])
-    group_by: Literal["model", "user", "key", "day", "paid_by"] = Field(
+    group_by: Literal["model", "user", "key", "day", "paid_by", "persona"] = Field(
         description="what the sums are by", examples=["day"]
     )
     groups: list[UsageGroup] = Field(description="one for each that used anything, in order")

@@ -11,10 +11,11 @@ from backplane.ports.bus import Message
 from backplane.ports.token_stream import StreamUnavailable, StreamWriter
 from event_schemas.codec import AnyEnvelope, Poison, decode, encode
 from event_schemas.generation import SubmitPrompt
-from workers.attempt import Broken
 from workers.billing import Billing
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine
 from workers.facts import Facts
+from workers.outcome import Broken, Repair
+from workers.shape import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Delivery:
     prompt: SubmitPrompt
     facts: Facts
     broken: Broken | None = None
+    unfit: Unfit | None = None
 
     @classmethod
     def of(cls, message: Message, worker: str, billing: Billing) -> Delivery:
@@ -67,14 +69,15 @@ class Asking:
             self._under_way.discard(prompt.generation_id)
 
     async def hand_on(
-        self, delivery: Delivery, attempt: int, reason: str, output_tokens: int | None, *, recorded: bool = False
+        self, delivery: Delivery, last: Claimed | Expired, reason: str, output_tokens: int | None
     ) -> bool:
-        """Give ``delivery`` to its next pool, after ``attempt`` here. False: there is none, or it is no longer this
+        """Give ``delivery`` to its next pool, after ``last`` here. False: there is none, or it is no longer this
         worker's to give. Raises DatabaseUnavailable."""
-        facts = delivery.facts
-        command = facts.handed_on(attempt, reason)
+        facts, attempt = delivery.facts, last.attempt
+        command = facts.handed_on(attempt, reason, last.repairs)
         if command is None:
             return False
+        recorded = isinstance(last, Expired) and last.recorded
         lost = None if recorded else facts.lost(attempt, output_tokens)
         generation_id = delivery.prompt.generation_id
         if not await self._claims.hand_on(facts.tenant_id, generation_id, attempt, command, lost):
@@ -82,6 +85,14 @@ class Asking:
         about = {"generation_id": str(generation_id), "attempt": attempt, "reason": reason}
         logger.warning("handed on to another pool", extra={"action": "handed_on"} | about)
         return True
+
+    async def repair(self, delivery: Delivery, repair: Repair) -> Claimed | None:
+        """Claim the attempt after one whose answer did not fit. None: it is no longer this worker's.
+
+        Raises DatabaseUnavailable."""
+        delivery.unfit = repair.unfit
+        void = delivery.facts.unfit(repair.unfit.attempt, repair.usage)
+        return await self._claims.repair(delivery.facts.tenant_id, delivery.prompt, repair.unfit.attempt, void)
 
     async def _take_over(self, delivery: Delivery, expired: Expired) -> Claimed | Busy | Ended | Elsewhere:
         facts, generation_id = delivery.facts, delivery.prompt.generation_id
@@ -96,8 +107,8 @@ class Asking:
         lost = None if expired.recorded else facts.lost(expired.attempt, output_tokens)
         if expired.cancel_requested:
             terminal = encode(facts.cancelled(expired.attempt + 1, None))
-        elif expired.attempt - delivery.prompt.earlier_attempts >= self._max_attempts:
-            if await self.hand_on(delivery, expired.attempt, reason, output_tokens, recorded=expired.recorded):
+        elif expired.attempt - delivery.prompt.earlier_attempts - expired.repairs >= self._max_attempts:
+            if await self.hand_on(delivery, expired, reason, output_tokens):
                 return Elsewhere()
             detail = f"{expired.attempt} attempts were made and none came to an end; the last: {why}"
             terminal = encode(facts.failed(expired.attempt + 1, "attempts_exhausted", detail, None))

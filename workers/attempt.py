@@ -5,51 +5,58 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
+from anyio import BrokenWorkerProcess
 from prometheus_client import Counter
 
-from backplane.ports.bus import Publisher
-from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_room import Full
-from backplane.ports.token_stream import Frame, Kind, StreamWriter
-from backplane.security.content import CannotRead, DataKey, DataKeys
-from event_schemas.chat import ChatMessage
+from backplane.ports.token_stream import Frame, Kind
+from backplane.security.content import DataKey
+from event_schemas.chat import ChatMessage, Misfit, ResponseFormat
 from event_schemas.codec import AnyEnvelope, encode
-from event_schemas.generation import SubmitPrompt
+from event_schemas.generation import PromptContent, SubmitPrompt
 from event_schemas.payload import Usage
+from event_schemas.sources import SourceWish
 from workers import estimate
-from workers.billing import Billing
+from workers.afterwards import Completed, afterwards
+from workers.checking import checked
 from workers.claims import WrappedKeys
 from workers.deltas import Deltas
 from workers.facts import Facts, Timing
-from workers.history import NotProjected, history
+from workers.history import history_in_time
 from workers.inference.port import (
     BackendError,
     BackendUnavailable,
+    Counted,
     Delta,
     Finished,
     InferenceRequest,
+    Item,
     Limits,
     NotServed,
     Reasoning,
     RequestRefused,
     ToolCallDelta,
 )
-from workers.opening import Opened, open_prompt
+from workers.opening import open_prompt
+from workers.outcome import Broken, Repair, Stop, Unstarted
+from workers.ports import AttemptPorts
 from workers.publication import Publication
-from workers.upstream import Leave, NoRoom, Upstream
+from workers.scratchpad import Scratchpad
+from workers.shape import Unfit, is_repairable, verdict
+from workers.sources.choosing import PARAMETERS
+from workers.suspension import is_kept
+from workers.upstream import Leave, NoRoom, whole
+from workers.window import Said, fitted
 
 logger = logging.getLogger(__name__)
 
 _tokens = Counter("parley_worker_tokens_total", "Tokens that backends gave, whatever became of their attempts")
-
-_HISTORY_DEADLINE_S = 30.0
-_HISTORY_POLL_S = 0.05
 
 _ANOTHER_MAY = frozenset(
     ("no_usable_key", "unknown_model", "unsupported", "context_length_exceeded", "request_too_large")
@@ -57,47 +64,11 @@ _ANOTHER_MAY = frozenset(
 """Why a backend refuses what another one may take. Whose own keys are refused has to hear of it."""
 
 
-class Stop(Enum):
-    """Why an attempt is told to stop."""
-
-    CANCELLED = "its cancel was asked for"
-    FENCED = "it is no longer this worker's"
-    DRAINED = "the worker is closing"
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The backend broke off ``attempt`` after ``output_tokens`` deltas, None where it never began; another attempt may
-    succeed. ``away``: rather in another pool."""
-
-    attempt: int
-    output_tokens: int | None
-    reason: str
-    detail: str
-    away: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unstarted:
-    """Nobody could be asked any more, as ``full`` says; nothing was said."""
-
-    full: Full
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptPorts:
-    upstream: Upstream
-    billing: Billing
-    publisher: Publisher
-    streams: StreamWriter
-    database: Database
-    data_keys: DataKeys
-
-
 class Attempt:
-    """Runs once. ``run`` returns the terminal event, Broken, Unstarted, or why it was stopped without an event.
+    """Runs once. ``run`` returns the terminal event, Broken, Unstarted, Repair, or why it was stopped without an event.
 
-    ``permit`` is the upstream's leave to ask.
+    ``permit`` is the upstream's leave to ask. ``unfit`` is what the attempt before answered, where that did not fit its
+    schema; ``repairs`` attempts were made because of that.
     """
 
     def __init__(
@@ -108,27 +79,46 @@ class Attempt:
         attempt: int,
         wrapped: WrappedKeys,
         permit: Leave = None,
+        unfit: Unfit | None = None,
+        repairs: int = 0,
     ) -> None:
         self._ports = ports
+        self._unfit = unfit
+        self._repairs = repairs
         self._permit = permit
         self._facts = facts
         self._prompt = prompt
         self._attempt = attempt
         self._wrapped = wrapped
         self._key: DataKey | None = None
+        self._content: PromptContent | None = None
+        self._window: int | None = None
+        self._slid = self._forked = False
         self._began = time.monotonic()
         self._first_token: float | None = None
         self._deltas = Deltas()
+        self._heard = 0
         self._counted = 0
+        self._scratchpad = Scratchpad() if prompt.scratchpad else None
+        self._wanted: ResponseFormat | None = None
+        self._finished: Finished | None = None
         self._publication = Publication(ports.publisher, str(facts.tenant_id))
         self._unsaid: AnyEnvelope | None = None
-        self._inference: asyncio.Task[Finished] | None = None
+        self._asked = False
+        self._inference: asyncio.Task[Misfit | None] | None = None
         self._stop: Stop | None = None
         self.ending = False
+        self.leads_to: tuple[AnyEnvelope, ...] = ()
+        """What is to be published with its end."""
 
     @property
     def generation_id(self) -> UUID:
         return self._prompt.generation_id
+
+    @property
+    def stopped(self) -> Stop | None:
+        """Why it was told to stop, if it was."""
+        return self._stop
 
     def stop(self, why: Stop) -> None:
         """Stop the backend's work. The first reason counts."""
@@ -147,59 +137,75 @@ class Attempt:
             self._publication.say(encode(self._facts.tokens(self._attempt, *taken, self._key)))
 
     def _count(self) -> None:
-        _tokens.inc(self._deltas.count - self._counted)
-        self._counted = self._deltas.count
+        _tokens.inc(self._heard - self._counted)
+        self._counted = self._heard
 
     def _say_started(self) -> None:
         if self._unsaid is not None:
             self._publication.say(encode(self._unsaid))
             self._unsaid = None
 
-    async def run(self) -> AnyEnvelope | Broken | Unstarted | Stop:
+    async def run(self) -> AnyEnvelope | Broken | Unstarted | Repair | Stop:
         if not isinstance(self._permit, Full):
             # Said with its first tokens, or with its end: followers see the frame, and nobody waits for the event.
             self._unsaid = self._facts.started(self._attempt)
             owner = {"user_id": self._prompt.user_id, "key_id": self._prompt.key_id}
             self._show(Frame(Kind.STARTED, self._attempt, 0, detail={"model": self._prompt.model, **owner}))
-        self._inference = asyncio.create_task(self._infer())
+        self._inference = asyncio.create_task(self._answer())
         if self._stop is not None:
             self._inference.cancel()
         try:
-            finished = await self._inference
+            misfit = await self._inference
         except asyncio.CancelledError:
             if self._stop is None:
                 raise
             if self._stop is not Stop.CANCELLED:
                 return self._stop
             self.ending = True
-            return self._facts.cancelled(self._attempt, self._said, self._key)
+            return self._facts.cancelled(self._attempt, self.said, self._key, self._used())
         except RequestRefused as refused:
             if self._prompt.fallbacks and refused.reason in _ANOTHER_MAY:
                 return self._broken(refused)
             self.ending = True
-            return self._facts.failed(self._attempt, refused.reason, str(refused), self._said, self._key)
+            return self._failed(refused.reason, str(refused))
         except NoRoom as full:
             return Unstarted(full.full)
         except BackendError as broken:
             return self._broken(broken)
+        finished = self._finished
+        assert finished is not None, "it came to its end"
+        if misfit is not None:
+            return self._misfit(misfit, finished)
         self.ending = True
         ended = time.monotonic()
         timing = Timing(
             first_token_ms=round(((self._first_token or ended) - self._began) * 1000),
             duration_ms=round((ended - self._began) * 1000),
         )
-        assert self._key is not None, "the prompt was opened before it was answered"
-        used = self._used(finished)
+        assert self._key is not None and self._content is not None, "the prompt was opened before it was answered"  # noqa: PT018
+        used, text = self._used(), self._deltas.answer.text
+        answered = Completed(self._prompt, self._content, text, used, self._window, self._slid, self._forked)
+        self.leads_to = afterwards(self._facts, answered, self._key, titles=self._ports.upstream.pool.titles)
         return self._facts.completed(self._attempt, finished.finish_reason, used, self._deltas, timing, self._key)
+
+    def _misfit(self, misfit: Misfit, finished: Finished) -> AnyEnvelope | Repair:
+        if is_repairable(misfit, finished.finish_reason) and self._repairs < self._prompt.repairs:
+            return Repair(Unfit(self._attempt, self._deltas.answer.text, misfit), self._used())
+        self.ending = True
+        return self._failed(*verdict(misfit, finished.finish_reason, self._repairs))
+
+    def _failed(self, reason: str, detail: str) -> AnyEnvelope:
+        return self._facts.failed(self._attempt, reason, detail, self.said, self._key, self._used())
 
     def _broken(self, error: BackendError) -> Broken:
         away = isinstance(error, NotServed | RequestRefused)
-        output_tokens = self._deltas.count or (None if away else 0)
+        output_tokens = self._heard or (None if away else 0)
         return Broken(self._attempt, output_tokens, error.reason, str(error), away)
 
-    def _used(self, finished: Finished) -> Usage:
-        if finished.input_tokens is None or finished.output_tokens is None:
-            return self._facts.estimate(self._deltas.count)
+    def _used(self) -> Usage:
+        finished = self._finished
+        if finished is None or finished.input_tokens is None or finished.output_tokens is None:
+            return self._facts.estimate(self._heard)
         return Usage(
             input_tokens=finished.input_tokens,
             output_tokens=finished.output_tokens,
@@ -209,9 +215,9 @@ class Attempt:
         )
 
     @property
-    def _said(self) -> Deltas | None:
-        """None before the prompt was opened, when nobody was asked."""
-        return None if self._key is None else self._deltas
+    def said(self) -> Deltas | None:
+        """None before anybody was asked."""
+        return self._deltas if self._asked else None
 
     async def tell(self, terminal: bytes) -> None:
         """Publish the terminal event, after what was said before. Tokens not emitted yet need no event: it has them."""
@@ -226,28 +232,47 @@ class Attempt:
         permit, self._permit = self._permit, None
         await self._ports.upstream.give_back(permit)
 
+    async def _answer(self) -> Misfit | None:
+        """Why the answer does not fit its schema, where it has one."""
+        try:
+            finished = self._finished = await self._infer()
+        finally:
+            if self._scratchpad is not None and self._stop in (None, Stop.CANCELLED):
+                for delta in self._scratchpad.rest():
+                    self._tell_token(delta)
+                self._deltas.scratchpad = self._scratchpad.text
+        if self._wanted is None or self._wanted.json_schema is None or finished.finish_reason == "tool_calls":
+            return None
+        loose = self._ports.upstream.way(self._wanted) == "instruction"
+        try:
+            found = await checked(self._deltas.answer.text, self._wanted.json_schema, loose=loose)
+        except BrokenWorkerProcess as error:
+            raise BackendUnavailable("check_failed", "the process that checks answers was killed") from error
+        if isinstance(found, Misfit):
+            self._deltas.misfit = found
+            return found
+        self._deltas.json_span = found
+        return None
+
     async def _infer(self) -> Finished:
         prompt = await open_prompt(self._ports.data_keys, self._facts.tenant_id, self._prompt, self._wrapped)
-        self._key = prompt.key
-        request = InferenceRequest(
-            generation_id=self._prompt.generation_id,
-            attempt=self._attempt,
-            model=self._prompt.model,
-            messages=await self._history(prompt),
-            parameters=self._prompt.parameters,
-            metadata=prompt.content.metadata,
-            tools=prompt.content.tools,
-            response_format=prompt.content.response_format,
-            stop=prompt.content.stop,
-        )
-        permit, self._permit = self._permit, None
-        tokens, paid = estimate.tokens(self._prompt), partial(self._facts.paid, self._attempt)
-        answer = self._ports.upstream.answer(request, self._facts.tenant_id, tokens, permit, paid)
+        self._key, self._content = prompt.key, prompt.content
+        said = await history_in_time(self._ports.database, prompt.keys, self._prompt, prompt.content)
+        request = prompt.request(self._prompt, self._attempt, said.without(0))
+        self._wanted = request.response_format
+        before: tuple[Finished, ...] = ()
+        if prompt.content.sources and not isinstance(self._permit, Full):
+            said, before = await self._with_sources(request, said, prompt.content.sources)
+        request = await self._fitted(request, said)
+        if self._wanted is not None and self._wanted.json_schema is not None:
+            request = self._ports.upstream.shaped(request, self._unfit)
+        states = self._ports.suspension if is_kept(self._prompt, prompt.content, said) else None
+        asking = nullcontext(request) if states is None else states.taken_up(request, self._prompt, prompt.key)
         try:
-            async with aclosing(answer) as items:
+            async with asking as request, aclosing(self._asks(request)) as items:
                 async for item in items:
                     if isinstance(item, Finished):
-                        return item
+                        return item.after(*before)
                     if not isinstance(item, Limits):
                         self._take(item)
                         if self._deltas.full:
@@ -259,20 +284,57 @@ class Attempt:
             raise BackendUnavailable("backend_error", f"the backend raised {type(bug).__name__}") from bug
         raise BackendUnavailable("backend_error", "the backend ended without saying how")
 
-    async def _history(self, prompt: Opened) -> tuple[ChatMessage, ...]:
-        deadline = time.monotonic() + _HISTORY_DEADLINE_S
-        while True:
-            try:
-                before = prompt.content, prompt.conversation
-                return await history(self._ports.database, self._facts.tenant_id, self._prompt, *before)
-            except CannotRead as error:
-                raise RequestRefused("content_unreadable", str(error)) from None
-            except (NotProjected, DatabaseUnavailable) as error:
-                if time.monotonic() > deadline:
-                    raise BackendUnavailable("history_unavailable", "the conversation could not be read") from error
-                await asyncio.sleep(_HISTORY_POLL_S)
+    async def _with_sources(
+        self, request: InferenceRequest, said: Said, wishes: tuple[SourceWish, ...]
+    ) -> tuple[Said, tuple[Finished, ...]]:
+        """``said`` with what ``wishes`` stand for, and what the model of ``request`` used to pick among them."""
+        sources = self._ports.sources
+        if sources is None:
+            raise RequestRefused("source_unavailable", "this worker reads no sources")
+        asks, said = partial(self._ask_first, request), said.with_its_question()
+        gathered = await sources.resolve(wishes, said.own, self._facts.tenant_id, asks)
+        self._deltas.sources, self._deltas.source_notes = gathered.sources, gathered.notes
+        return replace(said, own=gathered.messages), gathered.asked
+
+    async def _ask_first(
+        self, prompt: InferenceRequest, message: ChatMessage, answer_format: ResponseFormat | None
+    ) -> tuple[str, Finished]:
+        """Another question to the model that is to answer ``prompt``, in the same attempt."""
+        request = replace(
+            prompt, messages=(message,), parameters=PARAMETERS, tools=(), response_format=answer_format, stop=()
+        )
+        said = await whole(self._asks(request))
+        tokens = estimate.tokens(self._prompt)
+        self._permit = await self._ports.upstream.permit_again(self._facts.tenant_id, tokens)
+        return said
+
+    def _asks(self, request: InferenceRequest) -> AsyncGenerator[Item]:
+        permit, self._permit, self._asked = self._permit, None, True
+        tokens, paid = estimate.tokens(self._prompt), partial(self._facts.paid, self._attempt)
+        return self._ports.upstream.answer(request, self._facts.tenant_id, tokens, permit, paid)
+
+    async def _fitted(self, request: InferenceRequest, said: Said) -> InferenceRequest:
+        """``request`` with what of the conversation its model has room for."""
+        upstream = self._ports.upstream
+
+        async def count(messages: tuple[ChatMessage, ...]) -> Counted | None:
+            return await upstream.count(replace(request, messages=messages))
+
+        answer_tokens = self._prompt.parameters.max_tokens or upstream.pool.answer_tokens
+        shown = await fitted(said, self._prompt.window, answer_tokens, count)
+        self._facts.shown(self._attempt, left_out=shown.left_out)
+        self._window, self._slid, self._forked = shown.window, shown.left_out > said.covered, said.forked
+        return replace(request, messages=shown.messages)
 
     def _take(self, delta: Delta | Reasoning | ToolCallDelta) -> None:
+        self._heard += 1
+        if self._scratchpad is not None and isinstance(delta, Delta):
+            for shown in self._scratchpad.feed(delta):
+                self._tell_token(shown)
+        else:
+            self._tell_token(delta)
+
+    def _tell_token(self, delta: Delta | Reasoning | ToolCallDelta) -> None:
         if self._first_token is None:
             self._first_token = time.monotonic()
         seq, piece = self._deltas.append(delta)

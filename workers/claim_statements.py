@@ -10,13 +10,14 @@ WITH asked AS MATERIALIZED (
   SELECT a.*, (SELECT bool_and(p.terminal IS NOT NULL) FROM work.claims p
                WHERE p.message_ids @> ARRAY[a.after] AND p.tenant_id = a.tenant_id) AS after_ended
   FROM unnest(CAST(:ids AS uuid[]), CAST(:tenants AS uuid[]), CAST(:conversations AS uuid[]), CAST(:pools AS text[]),
-              CAST(:afters AS uuid[]), CAST(:message_ids AS text[]), CAST(:commands AS bytea[]))
-    AS a(id, tenant_id, conversation_id, pool, after, message_ids, command)),
+              CAST(:afters AS uuid[]), CAST(:message_ids AS text[]), CAST(:commands AS bytea[]),
+              CAST(:background AS boolean[]))
+    AS a(id, tenant_id, conversation_id, pool, after, message_ids, command, background)),
 claimed AS (
   INSERT INTO work.claims
-    (generation_id, tenant_id, conversation_id, pool, attempt, worker, lease_until, message_ids, command)
+    (generation_id, tenant_id, conversation_id, pool, attempt, worker, lease_until, message_ids, command, background)
   SELECT a.id, a.tenant_id, a.conversation_id, a.pool, 1, :worker,
-         clock_timestamp() + make_interval(secs => :lease), CAST(a.message_ids AS uuid[]), a.command
+         clock_timestamp() + make_interval(secs => :lease), CAST(a.message_ids AS uuid[]), a.command, a.background
   FROM asked a WHERE a.after IS NULL OR a.after_ended ORDER BY a.conversation_id, a.id
   ON CONFLICT DO NOTHING RETURNING generation_id)
 SELECT a.id, a.after_ended, a.id IN (SELECT generation_id FROM claimed) AS claimed, c.*,
@@ -25,21 +26,28 @@ SELECT a.id, a.after_ended, a.id IN (SELECT generation_id FROM claimed) AS claim
   (SELECT k.wrapped FROM control.data_keys k WHERE k.tenant_id = a.tenant_id
      AND k.conversation_id = a.conversation_id AND k.generation_id = a.id) AS own_key
 FROM asked a LEFT JOIN LATERAL (
-  SELECT c.handed_on, c.attempt, c.recorded, c.worker, c.lease_until > now() AS held, c.cancel_requested, c.terminal
+  SELECT c.handed_on, c.attempt, c.recorded, c.repairs, c.worker, c.lease_until > now() AS held, c.cancel_requested,
+         c.terminal
   FROM work.claims c WHERE c.generation_id = a.id OFFSET 0) c ON true
 """
-# What nobody runs is still as whoever asked saw it.
-TAKE_OVER = """
-UPDATE work.claims c SET attempt = attempt + 1, recorded = :lost, worker = :worker,
-  lease_until = clock_timestamp() + make_interval(secs => :lease)
-WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()
-  AND (recorded >= attempt) = :recorded
-RETURNING
+_CLAIMED = """RETURNING c.repairs, c.cancel_requested,
   (SELECT k.wrapped FROM control.data_keys k WHERE k.tenant_id = c.tenant_id
      AND k.conversation_id = c.conversation_id AND k.generation_id IS NULL) AS kept_key,
   (SELECT k.wrapped FROM control.data_keys k WHERE k.tenant_id = c.tenant_id
      AND k.conversation_id = c.conversation_id AND k.generation_id = c.generation_id) AS own_key
 """
+# What nobody runs is still as whoever asked saw it.
+TAKE_OVER = f"""
+UPDATE work.claims c SET attempt = attempt + 1, recorded = :lost, worker = :worker,
+  lease_until = clock_timestamp() + make_interval(secs => :lease)
+WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_until <= now()
+  AND (recorded >= attempt) = :recorded
+{_CLAIMED}"""  # noqa: S608 - made of this module's own text
+REPAIR = f"""
+UPDATE work.claims c SET attempt = attempt + 1, recorded = :unfit, repairs = repairs + 1,
+  lease_until = clock_timestamp() + make_interval(secs => :lease)
+WHERE generation_id = :id AND attempt = :unfit AND worker = :worker AND terminal IS NULL
+{_CLAIMED}"""  # noqa: S608 - made of this module's own text
 END_LOST = """
 UPDATE work.claims SET attempt = attempt + 1, recorded = :lost, terminal = :terminal, ended_at = now(),
   lease_until = NULL
@@ -48,7 +56,7 @@ WHERE generation_id = :id AND attempt = :lost AND terminal IS NULL AND lease_unt
 """
 HAND_ON = """
 UPDATE work.claims SET pool = :pool, handed_on = :times, command = :command, recorded = :attempt, worker = NULL,
-  lease_until = now()
+  repairs = 0, lease_until = now()
 WHERE generation_id = :id AND attempt = :attempt AND handed_on = :times - 1 AND terminal IS NULL
   AND (worker = :worker OR lease_until <= now())
 """

@@ -33,6 +33,9 @@ class Claimed:
 
     attempt: int
     keys: WrappedKeys = field(default=WrappedKeys(None, None), compare=False, repr=False)
+    repairs: int = 0
+    """Attempts in this pool that were made since an answer did not fit its schema."""
+    cancel_requested: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Expired:
     """The record says already that it was lost."""
     command: bytes | None = field(default=None, compare=False, repr=False)
     """The prompt as it was last claimed or handed on, for who has only the wish to cancel it."""
+    repairs: int = field(default=0, compare=False)
+    """As of Claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,7 @@ class Claims:
             afters=[asked.after for asked in group],
             message_ids=[f"{{{','.join(map(str, (*p.input_message_ids, p.generation_id)))}}}" for p in prompts],
             commands=[asked.command for asked in group],
+            background=[prompt.purpose != "answer" for prompt in prompts],
             worker=self._worker,
             lease=self._lease_s,
         )
@@ -157,7 +163,8 @@ class Claims:
             return Elsewhere()
         if row["held"]:
             return Mine() if row["worker"] == self._worker else Busy()
-        return Expired(row["attempt"], row["cancel_requested"], row["recorded"] >= row["attempt"])
+        recorded = row["recorded"] >= row["attempt"]
+        return Expired(row["attempt"], row["cancel_requested"], recorded, repairs=row["repairs"])
 
     async def take_over(
         self, tenant_id: UUID, prompt: SubmitPrompt, lost: int, event: AnyEnvelope | None
@@ -171,7 +178,19 @@ class Claims:
             if row is None:
                 return Busy()
             await _to_outbox(session, event)
-        return Claimed(lost + 1, _keys(prompt, row))
+        return Claimed(lost + 1, _keys(prompt, row), row["repairs"])
+
+    async def repair(self, tenant_id: UUID, prompt: SubmitPrompt, unfit: int, event: AnyEnvelope) -> Claimed | None:
+        """Begin the attempt after ``unfit``, whose answer did not fit, and record in the same transaction what that one
+        used. None: it is no longer this worker's.
+        """
+        async with self._database.tenant(tenant_id) as session:
+            claim = {"id": prompt.generation_id, "unfit": unfit, "worker": self._worker, "lease": self._lease_s}
+            row = await session.one(claim_statements.REPAIR, **claim)
+            if row is None:
+                return None
+            await _to_outbox(session, event)
+        return Claimed(unfit + 1, _keys(prompt, row), row["repairs"], row["cancel_requested"])
 
     async def hand_on(
         self, tenant_id: UUID, generation_id: UUID, attempt: int, command: AnyEnvelope, event: AnyEnvelope | None
@@ -189,21 +208,33 @@ class Claims:
                 await _to_outbox(session, event, command)
         return bool(handed_on)
 
-    async def end(self, tenant_id: UUID, generation_id: UUID, attempt: int, terminal: bytes) -> bool:
-        """Commit how this worker's attempt ended. False: it is no longer this worker's; publish nothing."""
-        return await self._endings.submit(_Ending(tenant_id, generation_id, attempt, terminal))
+    async def end(
+        self, tenant_id: UUID, generation_id: UUID, attempt: int, terminal: bytes, *leads_to: AnyEnvelope
+    ) -> bool:
+        """Commit how this worker's attempt ended, and what it leads to in the same transaction. False: it is no longer
+        this worker's; publish nothing."""
+        ending = _Ending(tenant_id, generation_id, attempt, terminal)
+        if not leads_to:
+            return await self._endings.submit(ending)
+        async with self._database.tenant(tenant_id) as session:
+            ended = bool(await session.all(claim_statements.END, **self._columns([ending])))
+            if ended:
+                await _to_outbox(session, *leads_to)
+        return ended
 
     async def _end(self, group: Sequence[_Ending]) -> list[bool | Exception]:
-        rows = await self._database.at_once(
-            claim_statements.END,
-            ids=[ending.generation_id for ending in group],
-            tenants=[ending.tenant_id for ending in group],
-            attempts=[ending.attempt for ending in group],
-            terminals=[ending.terminal for ending in group],
-            worker=self._worker,
-        )
+        rows = await self._database.at_once(claim_statements.END, **self._columns(group))
         ended = {row["generation_id"] for row in rows}
         return [ending.generation_id in ended for ending in group]
+
+    def _columns(self, group: Sequence[_Ending]) -> dict[str, object]:
+        return {
+            "ids": [ending.generation_id for ending in group],
+            "tenants": [ending.tenant_id for ending in group],
+            "attempts": [ending.attempt for ending in group],
+            "terminals": [ending.terminal for ending in group],
+            "worker": self._worker,
+        }
 
     async def end_lost(
         self, tenant_id: UUID, generation_id: UUID, lost: int, terminal: bytes, event: AnyEnvelope | None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 
 from backplane.ports.bus import MAX_MESSAGE_BYTES
-from event_schemas.chat import AnswerContent, Piece
+from event_schemas.chat import AnswerContent, Misfit, Piece
+from event_schemas.sources import Source
 from workers.inference.port import Delta, Reasoning, ToolCallDelta
 
 _MOST_BYTES = (MAX_MESSAGE_BYTES - 1024 * 1024) * 3 // 4
@@ -16,7 +17,9 @@ base64, and has to go over the bus."""
 class Deltas:
     """Seqs count from 1. Nothing here is awaited, so one loop tick sees it whole.
 
-    ``full``: no more text with logprobs goes into the event that will end the answer.
+    ``full``: no more text with logprobs goes into the event that will end the answer. ``sources`` and ``source_notes``
+    go into it with them; ``scratchpad`` is what was cut out, ``json_span`` where the JSON stands that was asked for,
+    ``misfit`` why there is none.
     """
 
     def __init__(self) -> None:
@@ -25,6 +28,11 @@ class Deltas:
         self._emitted = 0
         self._bytes = 0
         self.full = False
+        self.sources: tuple[Source, ...] = ()
+        self.source_notes: tuple[str, ...] = ()
+        self.scratchpad = ""
+        self.json_span: tuple[int, int] | None = None
+        self.misfit: Misfit | None = None
 
     def append(self, delta: Delta | Reasoning | ToolCallDelta) -> tuple[int, Piece]:
         """Take a delta as the engine gave it. Returns its seq, and the piece of the answer that it is.
@@ -74,9 +82,21 @@ class Deltas:
         return len(self._all)
 
     @property
+    def is_empty(self) -> bool:
+        """Nothing was said, and nothing cut out."""
+        return not self._all and not self.scratchpad
+
+    @property
     def answer(self) -> AnswerContent:
         """The answer as far as it came."""
-        return AnswerContent.of(self._all)
+        beside = {
+            "sources": self.sources,
+            "source_notes": self.source_notes,
+            "scratchpad": self.scratchpad,
+            "json_span": self.json_span,
+            "misfit": self.misfit,
+        }
+        return AnswerContent.of(self._all).model_copy(update=beside)
 
 
 def _storable(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 import secrets
+from pathlib import Path
 from uuid import UUID
 
 from backplane.ports.bus import Mode
@@ -21,17 +23,24 @@ from event_schemas.codec import encode
 from event_schemas.control_plane import ProviderKeySetAside
 from event_schemas.envelope import Envelope
 from workers.added_keys import AddedKeys
-from workers.attempt import AttemptPorts
 from workers.billing import Billing
 from workers.cancellation import Cancellations, follow_cancels, forget_old_claims
 from workers.claims import Claims
 from workers.facts import SOURCE
+from workers.inference.port import Backend, KeepsStates
 from workers.inference.registry import make_backend
 from workers.keys import Keys, configured_keys, no_key
+from workers.knowledge.collection_reader import CollectionReader
 from workers.load import measure
+from workers.ports import AttemptPorts
 from workers.publication import publish_event
+from workers.sources.making import open_sources
+from workers.state_files import StateFiles
+from workers.suspension import Suspension
 from workers.upstream import Upstream
 from workers.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
@@ -45,9 +54,19 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
     billing = Billing(settings.pools, PriceTable.load(settings.prices_file))
     configured = configured_keys(pool, described) if described.backend in KEYED else None
     backend = make_backend(pool, described, LlmSettings())
+    files = _state_files(backend, settings.data_dir / "suspended" / pool, described.suspended_bytes)
     await backend.start(status.progress)
     try:
-        async with worker_side(settings) as side:
+        async with (
+            worker_side(settings) as side,
+            open_sources(
+                settings.sources,
+                described,
+                side.database,
+                side.pages,
+                CollectionReader(side.signals, side.database, side.data_keys),
+            ) as sources,
+        ):
             readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
             claims = Claims(side.database, name, settings.worker.lease_s)
             commands = await side.bus.subscribe(
@@ -67,13 +86,18 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 if keys.are_none:
                     raise no_key(pool, described)
             upstream = Upstream(backend, described, keys, announce)
+            suspension = None
+            if files is not None and isinstance(backend, KeepsStates):
+                suspension = Suspension(backend, files, side.database, side.data_keys)
             worker = Worker(
                 name,
                 described.slots,
                 settings.worker,
                 claims,
                 commands,
-                AttemptPorts(upstream, billing, side.bus, side.streams, side.database, side.data_keys),
+                AttemptPorts(
+                    upstream, billing, side.bus, side.streams, side.database, side.data_keys, sources, suspension
+                ),
                 side.signals,
                 readiness,
             )
@@ -81,7 +105,7 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 name, claims, billing, control, side.bus, side.streams, side.signals, readiness
             )
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_serve_health(readiness, settings, stop))
+                tasks.create_task(serve_probes(readiness, settings, stop))
                 background = [
                     tasks.create_task(cancellations.run()),
                     tasks.create_task(follow_cancels(side.signals, worker.running.cancel)),
@@ -89,6 +113,9 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                     tasks.create_task(measure(pool, side.bus, upstream, worker.waiting.oldest_s)),
                     tasks.create_task(forget_old_claims(claims, settings.worker.keep_claims_hours)),
                 ]
+                if suspension is not None:
+                    background.append(tasks.create_task(suspension.follow(side.signals)))
+                    background.append(tasks.create_task(suspension.forget_erased()))
                 if added is not None:
                     background.append(tasks.create_task(added.follow(side.signals, worker.keys_changed)))
                 status.ready(f"pool {pool}, {described.slots} slots")
@@ -97,9 +124,26 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                     task.cancel()
     finally:
         await backend.close()
+        if files is not None:
+            files.close()
 
 
-async def _serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
+def _state_files(backend: Backend, folder: Path, most_bytes: int) -> StateFiles | None:
+    """Where ``backend`` puts states of conversations that rest. None: they are not kept."""
+    if not most_bytes or not isinstance(backend, KeepsStates):
+        return None
+    try:
+        files = StateFiles(folder, most_bytes)
+    except OSError as error:
+        cause = f"{error}; let the worker write there (data_dir), or set the pool's suspended_bytes to 0"
+        logger.warning("states are not kept", extra={"action": "states_not_kept", "cause": cause})
+        return None
+    backend.keep_states(files.plain)
+    return files
+
+
+async def serve_probes(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
+    """Answer probes until ``stop`` is set, where the settings name a port for them."""
     if settings.health_port:
         # The web framework takes a second to import, and only this needs it.
         from backplane.web.server import serve_health

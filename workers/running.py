@@ -12,19 +12,43 @@ from uuid import UUID
 from prometheus_client import Gauge
 
 from backplane.ports.database import DatabaseUnavailable
+from workers import estimate
 from workers.asking import Delivery
-from workers.attempt import Attempt, Stop
-from workers.claims import Claims
+from workers.attempt import Attempt
+from workers.claims import Claimed, Claims
+from workers.outcome import Stop
+from workers.ports import AttemptPorts
+from workers.upstream import Leave
 
 logger = logging.getLogger(__name__)
 
 _running_now = Gauge("parley_worker_running", "Generations that this worker runs")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
+    """``attempt`` becomes the next one where an answer has to be repaired."""
+
     attempt: Attempt
     delivery: Delivery
+
+    @classmethod
+    def begun(cls, ports: AttemptPorts, delivery: Delivery, claimed: Claimed, permit: Leave) -> Run:
+        """The attempt that was claimed. ``permit`` is the upstream's leave to ask."""
+        unfit = delivery.unfit if delivery.unfit and delivery.unfit.attempt == claimed.attempt - 1 else None
+        facts, prompt = delivery.facts, delivery.prompt
+        return cls(
+            Attempt(ports, facts, prompt, claimed.attempt, claimed.keys, permit, unfit, claimed.repairs), delivery
+        )
+
+    async def go_on(self, ports: AttemptPorts, claimed: Claimed) -> None:
+        """With the attempt that was claimed after this one, which is to stop where this one was to."""
+        tokens = estimate.tokens(self.delivery.prompt)
+        permit = await ports.upstream.permit(self.delivery.facts.tenant_id, tokens)
+        before, self.attempt = self.attempt, self.begun(ports, self.delivery, claimed, permit).attempt
+        if (why := before.stopped or (Stop.CANCELLED if claimed.cancel_requested else None)) is not None:
+            self.attempt.stop(why)
+        await before.close()
 
 
 class Running:
@@ -36,12 +60,12 @@ class Running:
         return self._runs.get(generation_id)
 
     @contextmanager
-    def holding(self, run: Run) -> Iterator[None]:
+    def holding(self, run: Run) -> Iterator[Run]:
         """It runs as long as this is open."""
         self._runs[run.attempt.generation_id] = run
         _running_now.inc()
         try:
-            yield
+            yield run
         finally:
             del self._runs[run.attempt.generation_id]
             _running_now.dec()

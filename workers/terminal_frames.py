@@ -7,10 +7,11 @@ from typing import Any
 from backplane.ports.token_stream import Frame, Kind
 from event_schemas.codec import AnyEnvelope
 from event_schemas.generation import GenerationCancelled, GenerationCompleted, GenerationFailed
+from workers.deltas import Deltas
 
 
-def terminal_frame(event: AnyEnvelope) -> Frame:
-    """The frame of a terminal event."""
+def terminal_frame(event: AnyEnvelope, said: Deltas | None = None) -> Frame:
+    """The frame of a terminal event; ``said`` is what its attempt said, where that is at hand."""
     ended = event.data
     assert isinstance(ended, (GenerationCompleted, GenerationFailed, GenerationCancelled))
     cost = ended.usage.cost_usd
@@ -23,6 +24,12 @@ def terminal_frame(event: AnyEnvelope) -> Frame:
         case GenerationCompleted():
             kind = Kind.COMPLETED
             detail["finish_reason"] = ended.finish_reason
+            if ended.json_span is not None:
+                detail["json_span"] = ended.json_span
+            if said is not None and said.sources:
+                detail["sources"] = [one.model_dump(mode="json") for one in said.sources]
+            if said is not None and said.source_notes:
+                detail["source_notes"] = list(said.source_notes)
         case GenerationFailed():
             kind = Kind.FAILED
             detail |= {"reason": ended.reason, "detail": ended.detail}

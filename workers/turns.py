@@ -1,9 +1,11 @@
-"""Whose turn it is: slots go round the tenants by weight, and to a higher priority before a lower one."""
+"""Whose turn it is: slots go round the tenants by weight, and to a higher priority before a lower one. Batches come
+after all priorities."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Literal
 from uuid import UUID
 
 from event_schemas.share import Priority, Share
@@ -12,7 +14,9 @@ from workers.round import Round, Waiter
 MOST_PASSED = 9
 """Turns in a row that higher priorities may have while a lower one waits. The next one is its own."""
 
-_DOWNWARDS: tuple[Priority, ...] = ("high", "normal", "low")
+_Rank = Priority | Literal["idle"]
+
+_DOWNWARDS: tuple[_Rank, ...] = ("high", "normal", "low", "idle")
 
 
 class Turns:
@@ -21,7 +25,7 @@ class Turns:
     def __init__(self, slots: int) -> None:
         self._free = slots
         self._rounds = {priority: Round() for priority in _DOWNWARDS}
-        self._passed: Counter[Priority] = Counter()
+        self._passed: Counter[_Rank] = Counter()
         """Turns that each could have had since its last one."""
         self._closed: dict[str, float] = {}
         """Ring of keys → when (the loop's time) there may be room in it again."""
@@ -39,19 +43,23 @@ class Turns:
         """Whether there is no room in this ring of keys now."""
         return ring in self._closed
 
-    async def take(self, tenant_id: UUID, share: Share, cost: int, ring: str = "", *, again: bool = False) -> None:
+    async def take(
+        self, tenant_id: UUID, share: Share, cost: int, ring: str = "", *, again: bool = False, idle: bool = False
+    ) -> None:
         """Return once it is this one's turn, with a slot to give back by ``free``, and leave to ask for room in
         ``ring``, if any, to be ended by ``asked``.
 
         ``cost`` is in tokens. ``again``: its turn came before, in vain, so that its priority's next one is its own.
+        ``idle``: it is of a batch.
         """
         if self._ended:
             return
-        round = self._rounds[share.priority]
+        rank: _Rank = "idle" if idle else share.priority
+        round = self._rounds[rank]
         waiter = Waiter(tenant_id, share.weight, cost, ring, asyncio.get_running_loop().create_future())
         round.add(waiter, again=again)
         if again:
-            self._passed[share.priority] = MOST_PASSED
+            self._passed[rank] = MOST_PASSED
         self._serve()
         try:
             await waiter.turn

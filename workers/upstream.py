@@ -15,8 +15,11 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import UUID
 
+from backplane.ports import token_estimate
 from backplane.ports.key_room import Full, KeyState, RoomUnavailable
+from backplane.settings.answer_schemas import Way
 from backplane.settings.pools import PoolSettings
+from event_schemas.chat import ResponseFormat
 from event_schemas.control_plane import ProviderKeySetAside
 from event_schemas.payload import PaidBy
 from workers.breaker import FAILURES, Breaker
@@ -24,6 +27,8 @@ from workers.inference.port import (
     Backend,
     BackendError,
     BackendUnavailable,
+    Counted,
+    Delta,
     Finished,
     InferenceRequest,
     Item,
@@ -34,6 +39,7 @@ from workers.inference.port import (
     RequestRefused,
 )
 from workers.keys import Keys, Permit
+from workers.shape import Unfit, shaped
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +47,9 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
 _ROOM_POLL_S = 0.5
 _RENEW_EVERY_S = 5.0
+_SURELY_FITS = 4
+"""Times an estimate: where the window has as much, the engine need not count. Half of a window may be the answer's, and
+estimates are not off by a factor of two."""
 
 
 class NoRoom(BackendError):
@@ -79,10 +88,20 @@ class Upstream:
         self, backend: Backend, pool: PoolSettings, keys: Keys | None = None, announce: Announce | None = None
     ) -> None:
         self._backend = backend
-        self._pool = pool
+        self.pool = pool
         self._keys = keys
         self._announce = announce or _tell_nobody
         self._breaker = Breaker(_FAILURES)
+        self._windows: dict[str, int] = {}
+
+    def shaped(self, request: InferenceRequest, unfit: Unfit | None) -> InferenceRequest:
+        """``request``, which has a schema, as this pool's models are to be asked."""
+        way = self.way(request.response_format)
+        return shaped(request, way, unfit, takes_system="system" in self.pool.capabilities)
+
+    def way(self, wanted: ResponseFormat | None) -> Way:
+        """How these models are brought to answer as ``wanted``."""
+        return self.pool.way(None if wanted is None else wanted.strict)
 
     def ring_of(self, tenant_id: UUID) -> str:
         """The ring of keys that this tenant's prompts need room in; one name for all where there are none."""
@@ -108,9 +127,22 @@ class Upstream:
             logger.warning("room unknown", extra={"action": "room_unknown", "cause": str(error)})
             return Full(_ROOM_POLL_S)
 
+    async def permit_again(self, tenant_id: UUID, tokens: int) -> Leave:
+        """As ``permit``, for an attempt that has asked once: waits for room. Raises RequestRefused,
+        BackendUnavailable."""
+        give_up_at = asyncio.get_running_loop().time() + self.pool.give_up_s
+        while isinstance(permit := await self.permit(tenant_id, tokens), Full):
+            if permit.refused:
+                raise self._none(permit, tenant_id)
+            if asyncio.get_running_loop().time() + permit.wait_s > give_up_at:
+                # Not NoRoom, as if nothing had been asked: what was used before counts.
+                raise BackendUnavailable("no_room", f"no key has room for {permit.wait_s:.1f} s")
+            await asyncio.sleep(permit.wait_s)
+        return permit
+
     def is_away(self, full: Full) -> bool:
         """Whether it is no use to wait, for a prompt that may go elsewhere."""
-        return full.refused or full.failing or full.wait_s > self._pool.give_up_s
+        return full.refused or full.failing or full.wait_s > self.pool.give_up_s
 
     async def give_back(self, permit: Leave) -> None:
         """Nothing will be asked with it."""
@@ -118,15 +150,30 @@ class Upstream:
             with suppress(RoomUnavailable):  # its lease runs out
                 await self._keys.give_back(permit)
 
+    async def count(self, request: InferenceRequest) -> Counted | None:
+        """What the model is given to read; an estimate where its provider alone could count, or where it surely fits.
+        None: how large its window is, nobody knows. Raises RequestRefused, BackendUnavailable.
+        """
+        estimate = token_estimate.input_tokens(request.messages, request.tools, request.response_format)
+        window = self._windows.get(request.model)
+        if window is not None and estimate * _SURELY_FITS <= window:
+            return Counted(estimate, window)
+        counted = await self._backend.count(replace(request, model=self.pool.name_at_backend(request.model)))
+        if counted is not None:
+            self._windows[request.model] = counted.window
+        elif self.pool.context_window is not None:
+            counted = Counted(estimate, self.pool.context_window)
+        return counted
+
     async def answer(
         self, request: InferenceRequest, tenant_id: UUID, tokens: int, permit: Leave, paid: Paid = _mind_nobody
     ) -> AsyncGenerator[Item]:
         """The pieces of an answer, then how it ended. Raises NoRoom, RequestRefused, BackendUnavailable."""
         if isinstance(permit, Full):
             raise self._none(permit, tenant_id)
-        request = replace(request, model=self._pool.name_at_backend(request.model))
+        request = replace(request, model=self.pool.name_at_backend(request.model))
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._pool.give_up_s
+        give_up_at = loop.time() + self.pool.give_up_s
         tries = 0
         said = False
         while True:
@@ -145,7 +192,7 @@ class Upstream:
                 if not isinstance(error, RateLimited | KeyRefused):
                     tries += 1
                     pause_s = pause(tries)
-                    if tries >= self._pool.tries or loop.time() + pause_s > give_up_at:
+                    if tries >= self.pool.tries or loop.time() + pause_s > give_up_at:
                         raise
                 logger.info("asking again", extra={"action": "asking_again", "reason": error.reason, "try": tries})
                 await asyncio.sleep(pause_s)
@@ -223,7 +270,7 @@ class Upstream:
                 await keys.done(permit, used)
 
     async def _timed(self, request: InferenceRequest) -> AsyncGenerator[Item]:
-        first_s, gap_s = self._pool.first_token_s, self._pool.gap_s
+        first_s, gap_s = self.pool.first_token_s, self.pool.gap_s
         loop = asyncio.get_running_loop()
         said = False
         try:
@@ -253,3 +300,15 @@ class Upstream:
 def pause(tries: int) -> float:
     """Seconds before try number ``tries + 1``: full jitter (Brooker, "Exponential Backoff And Jitter", AWS, 2015)."""
     return random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
+
+
+async def whole(answer: AsyncGenerator[Item]) -> tuple[str, Finished]:
+    """The text of an answer that nobody follows, and how it ended. Raises as ``Upstream.answer``."""
+    said: list[str] = []
+    async with aclosing(answer) as items:
+        async for item in items:
+            if isinstance(item, Finished):
+                return "".join(said), item
+            if isinstance(item, Delta):
+                said.append(item.text)
+    raise BackendUnavailable("backend_error", "the backend ended without saying how")

@@ -6,10 +6,7 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
-from typing import TypeVar
 from uuid import UUID
-
-from prometheus_client import Counter
 
 from backplane.ports.bus import BusError, Consumer, Message
 from backplane.ports.database import DatabaseUnavailable
@@ -19,12 +16,16 @@ from backplane.ports.token_stream import Signals
 from backplane.settings import WorkerSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, NewerVersion, Poison, decode, encode
+from event_schemas.generation import Terminal
 from workers import estimate
 from workers.asking import Asking, Delivery
-from workers.attempt import Attempt, AttemptPorts, Broken, Stop, Unstarted
+from workers.attempt import Attempt
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Mine
+from workers.either import either
 from workers.held import Held
 from workers.insistence import insist
+from workers.outcome import Broken, Repair, Stop, Unstarted, outcomes
+from workers.ports import AttemptPorts
 from workers.publication import publish_event
 from workers.running import Run, Running
 from workers.terminal_frames import terminal_frame
@@ -44,10 +45,6 @@ _MOST_PUT_BACK = 1024
 """At a time; else a backlog of one tenant would be received and put back all the time, to no end."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-
-_outcomes = Counter("parley_worker_attempts_total", "Attempts by how they ended", ["outcome"])
-
-T = TypeVar("T")
 
 
 class Worker:
@@ -116,10 +113,10 @@ class Worker:
         while not stopping.done():
             self._room.clear()
             if self._free <= 0 or self._put_back >= _MOST_PUT_BACK:
-                await _first(stopping, asyncio.create_task(self._room.wait()))
+                await either(stopping, asyncio.create_task(self._room.wait()))
                 continue
             receiving = asyncio.create_task(self._consumer.receive(limit=self._free))
-            if not await _first(stopping, receiving):
+            if not await either(stopping, receiving):
                 break
             for message in receiving.result():
                 try:
@@ -204,7 +201,8 @@ class Worker:
             self._free += 1
             self._room.set()
         try:
-            await self._turns.take(delivery.facts.tenant_id, delivery.prompt.share, tokens, ring, again=again)
+            prompt, idle = delivery.prompt, delivery.prompt.batch_id is not None
+            await self._turns.take(delivery.facts.tenant_id, prompt.share, tokens, ring, again=again, idle=idle)
         finally:
             if without_room:
                 self._without_room -= 1
@@ -256,16 +254,20 @@ class Worker:
         return await self._asking.ask(delivery)
 
     async def _attempt(self, delivery: Delivery, claimed: Claimed, permit: Leave) -> bool | Full:
-        number = claimed.attempt
-        attempt = Attempt(self._ports, delivery.facts, delivery.prompt, number, claimed.keys, permit)
+        run = Run.begun(self._ports, delivery, claimed, permit)
         try:
-            with self.running.holding(Run(attempt, delivery)):
-                return await self._run(attempt, delivery, number)
+            with self.running.holding(run):
+                while isinstance(outcome := await self._run(run.attempt, delivery, claimed), Claimed):
+                    claimed = outcome
+                    await run.go_on(self._ports, claimed)
+                return outcome
         finally:
-            await attempt.close()
+            await run.attempt.close()
 
-    async def _run(self, attempt: Attempt, delivery: Delivery, number: int) -> bool | Full:
-        generation_id = delivery.prompt.generation_id
+    async def _run(self, attempt: Attempt, delivery: Delivery, claimed: Claimed) -> bool | Full | Claimed:
+        """Claimed: its answer did not fit, and this is to be the next one."""
+        generation_id, number = delivery.prompt.generation_id, claimed.attempt
+        tenant_id = delivery.facts.tenant_id
         result = await attempt.run()
         match result:
             case Stop():
@@ -274,42 +276,43 @@ class Worker:
                 return False
             case Unstarted(full):
                 attempt.ending = self._goes_elsewhere(delivery, full)
-                if attempt.ending and await self._hand_on(delivery, number, "no_room", None):
+                if attempt.ending and await self._hand_on(delivery, claimed, "no_room", None):
                     return True
                 await self._claims.unclaim(generation_id, number)
                 return full
             case Broken():
-                about = {"generation_id": str(generation_id), "attempt": number, "reason": result.reason}
-                logger.warning("attempt broken", extra={"action": "attempt_broken", "cause": result.detail} | about)
-                _outcomes.labels("broken").inc()
+                result.log(generation_id)
+                outcomes.labels("broken").inc()
                 attempt.ending = result.away
-                if result.away and await self._hand_on(delivery, number, result.reason, result.output_tokens):
+                if result.away and await self._hand_on(delivery, claimed, result.reason, result.output_tokens):
                     return True
                 delivery.broken = result
                 await self._claims.release([generation_id])
                 return False
+            case Repair():
+                outcomes.labels("unfit").inc()
+                return await insist(lambda: self._asking.repair(delivery, result)) or False
         terminal = encode(result)
-        if not await insist(lambda: self._claims.end(delivery.facts.tenant_id, generation_id, number, terminal)):
+        if not await insist(lambda: self._claims.end(tenant_id, generation_id, number, terminal, *attempt.leads_to)):
             return False
         await attempt.tell(terminal)
-        await self._told(delivery.facts.tenant_id, result, *delivery.messages)
-        _outcomes.labels(result.type.split(".")[1]).inc()
+        await self._told(tenant_id, result, *delivery.messages, by=attempt)
+        outcomes.labels(result.type.split(".")[1]).inc()
         return True
 
-    async def _hand_on(self, delivery: Delivery, attempt: int, reason: str, output_tokens: int | None) -> bool:
-        handed_on = await self._asking.hand_on(delivery, attempt, reason, output_tokens)
+    async def _hand_on(self, delivery: Delivery, claimed: Claimed, reason: str, output_tokens: int | None) -> bool:
+        handed_on = await self._asking.hand_on(delivery, claimed, reason, output_tokens)
         if handed_on:
-            _outcomes.labels("handed_on").inc()
+            outcomes.labels("handed_on").inc()
             await self._ack(*delivery.messages)
         return handed_on
 
-    async def _told(self, tenant_id: UUID, event: AnyEnvelope, *messages: Message) -> None:
+    async def _told(self, tenant_id: UUID, event: AnyEnvelope, *messages: Message, by: Attempt | None = None) -> None:
         """It is committed and published: ack, and only then show. Safe to repeat."""
         await self._ack(*messages)
-        frame = terminal_frame(event)
+        frame = terminal_frame(event, None if by is None else by.said)
         ended = event.data
-        assert hasattr(ended, "generation_id")
-        assert hasattr(ended, "conversation_id")
+        assert isinstance(ended, Terminal)
         self._ports.streams.append(tenant_id, ended.generation_id, frame)
         self.wake(ended.conversation_id)
         await self._signals.send(ENDED, str(ended.conversation_id))
@@ -336,14 +339,3 @@ class Worker:
         self.running.stop_all(Stop.DRAINED)
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=5)
-
-
-async def _first(stopping: asyncio.Task[bool], other: asyncio.Task[T]) -> bool:
-    """Wait for either; True if ``other`` is done. Else it is cancelled, also when the waiting itself is."""
-    try:
-        await asyncio.wait({stopping, other}, return_when=asyncio.FIRST_COMPLETED)
-        return other.done()
-    finally:
-        if not other.done():
-            other.cancel()
-            await asyncio.gather(other, return_exceptions=True)

@@ -50,7 +50,9 @@ class Scope(NamedTuple):
         return f"{self.dimension}:{self.tenant_id}:{quote(self.subject_id, safe='')}"
 
 
-def scopes(tenant_id: UUID, user_id: UUID | None, key_id: UUID | None, model: str) -> tuple[Scope, ...]:
+def scopes(
+    tenant_id: UUID, user_id: UUID | None, key_id: UUID | None, model: str, persona: str | None = None
+) -> tuple[Scope, ...]:
     """All that a prompt counts in."""
     return (
         Scope("platform", PLATFORM),
@@ -59,6 +61,7 @@ def scopes(tenant_id: UUID, user_id: UUID | None, key_id: UUID | None, model: st
         *(() if key_id is None else (Scope("key", tenant_id, str(key_id)),)),
         Scope("model", PLATFORM, model),
         Scope("model", tenant_id, model),
+        *(() if persona is None else (Scope("persona", tenant_id, persona),)),
     )
 
 

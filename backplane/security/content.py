@@ -28,6 +28,7 @@ _ID_BYTES = 8
 _NONCE_BYTES = 12
 _BODY_AT = _ID_BYTES + _NONCE_BYTES
 _NO_SALT = bytes(32)
+_OF_FILE = b"/file"
 
 
 class ContentErased(LookupError):
@@ -46,10 +47,16 @@ class DataKey:
         self._cipher = AESGCM(hmac.digest(extracted, b"parley seal\x01", hashlib.sha256))
         self._commits = hmac.digest(extracted, b"parley commit\x01", hashlib.sha256)
         self._id = hmac.digest(extracted, b"parley id\x01", hashlib.sha256)[:_ID_BYTES]
+        self._of_files = hmac.digest(extracted, b"parley files\x01", hashlib.sha256)
         self._belongs_to = belongs_to.encode()
 
     def __repr__(self) -> str:
         return "DataKey(…)"
+
+    @property
+    def id(self) -> str:
+        """Tells it from the keys that its conversation had before; says nothing of it."""
+        return self._id.hex()
 
     def seal(self, content: Content) -> Sealed:
         """``content``, to be published."""
@@ -59,6 +66,24 @@ class DataKey:
             commitment=hmac.new(self._commits, plain, hashlib.sha256).hexdigest(),
             sealed=b64encode(self._id + nonce + self._cipher.encrypt(nonce, plain, self._belongs_to)).decode(),
         )
+
+    def seal_bytes(self, plain: bytes) -> bytes:
+        """A file, to be kept. It is in no event, so nothing commits to it."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, plain, self._belongs_to + _OF_FILE)
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """Raises CannotRead."""
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._belongs_to + _OF_FILE)
+        except (InvalidTag, ValueError):
+            raise CannotRead("a sealed file was changed, or another key sealed it") from None
+
+    def of_file(self, salt: bytes, about: bytes) -> AESGCM:
+        """The cipher of one file in its place, which ``salt``, a random one, tells from all others."""
+        derived = hmac.digest(salt, self._of_files, hashlib.sha256)
+        told = b"parley file\x00" + hashlib.sha256(self._belongs_to).digest() + hashlib.sha256(about).digest()
+        return AESGCM(hmac.digest(derived, told + b"\x01", hashlib.sha256))
 
     def plain(self, sealed: Sealed) -> bytes:
         """The content's JSON. Raises ContentErased where another key sealed it, CannotRead."""

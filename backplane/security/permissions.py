@@ -14,7 +14,11 @@ Permission = Literal[
     "events.read",
     "provider_keys.manage",
     "webhooks.manage",
+    "collections.read",  # list and search them; a prompt may name them, too
+    "collections.manage",
     "limits.manage",
+    "personas.manage",  # see all that they say, save, restore and remove them
+    "sources.manage",  # say what prompts may have fetched, and which sites there are
     "content.manage",  # erase what a user wrote; say for how long content is kept
     "keys.own",  # issue, rotate and revoke keys of one's own
     "keys.all",  # the same with everybody's in the tenant
@@ -24,12 +28,22 @@ Permission = Literal[
 ]
 
 _EVERYBODY: frozenset[Permission] = frozenset({"session.own"})
-_MEMBER: frozenset[Permission] = _EVERYBODY | {"conversations.use", "usage.read", "keys.own"}
+_MEMBER: frozenset[Permission] = _EVERYBODY | {"conversations.use", "usage.read", "keys.own", "collections.read"}
 _AUDITOR: frozenset[Permission] = _EVERYBODY | {"events.read"}
 _MANAGES: frozenset[Permission] = frozenset(
-    {"provider_keys.manage", "webhooks.manage", "limits.manage", "keys.own", "keys.all", "users.manage"}
+    {
+        "provider_keys.manage",
+        "webhooks.manage",
+        "limits.manage",
+        "sources.manage",
+        "keys.own",
+        "keys.all",
+        "users.manage",
+    }
 )
-_ADMIN: frozenset[Permission] = _MEMBER | _AUDITOR | _MANAGES | {"conversations.all", "content.manage"}
+_ADMIN: frozenset[Permission] = (
+    _MEMBER | _AUDITOR | _MANAGES | {"conversations.all", "content.manage", "personas.manage", "collections.manage"}
+)
 
 PERMISSIONS: dict[KeyRole, frozenset[Permission]] = {
     "owner": _ADMIN,

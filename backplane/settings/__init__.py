@@ -21,7 +21,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from backplane.settings.knowledge import KnowledgeSettings
 from backplane.settings.pools import PoolSettings as PoolSettings
+from backplane.settings.sources import SourceSettings as SourceSettings
 
 MASTER_KEY = re.compile("[0-9a-fA-F]{64}")
 """How a master key is written."""
@@ -97,6 +99,8 @@ class LimitSettings(_Section):
     body_bytes: int = Field(default=1024 * 1024, ge=1024, le=3 * 1024 * 1024, description="largest request body")
     messages: int = Field(default=1000, ge=1, description="most messages of one prompt")
     metadata_bytes: int = Field(default=16 * 1024, ge=0, description="largest metadata of one prompt, as JSON")
+    batch_bytes: int = Field(default=100 * 1024 * 1024, ge=1024, description="largest file of a batch")
+    batch_lines: int = Field(default=50_000, ge=1, description="most lines of a batch")
     publish_s: float = Field(
         default=5.0, gt=0, le=30, description="seconds that an admitted prompt has to get on the bus; then it is a 503"
     )
@@ -239,6 +243,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default=Path(".parley"), description="everything that `parley up` keeps")
     models_dir: Path = Field(default=Path("models"), description="GGUF files found by name")
+    personas_dir: Path = Field(
+        default=Path("personas"), description="persona files that `parley up` saves for its first tenant"
+    )
     host: str = Field(default="127.0.0.1", description="address the APIs listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port the APIs listen on")
     cors_origins: tuple[str, ...] = Field(default=(), description="origins that browsers may call from")
@@ -251,7 +258,9 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     security: SecuritySettings = SecuritySettings()
     webhooks: WebhookSettings = WebhookSettings()
+    sources: SourceSettings = SourceSettings()
     record: RecordSettings = RecordSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     oidc: dict[str, OidcSettings] = Field(default={}, description="providers that people may sign in with, by name")
     health_port: int = Field(
         default=0,

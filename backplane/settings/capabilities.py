@@ -8,7 +8,7 @@ Capability = Literal[
     "system",  # instructions apart from what the user says
     "tools",  # asking for tools, and being told what they said
     "json",  # an answer that is JSON
-    "json_schema",  # an answer that is JSON of a given schema
+    "json_schema",  # being held to a JSON schema of its answer; any other model is told of it in words
     "images",
     "reasoning_effort",
     "seed",
@@ -42,8 +42,8 @@ _ANTHROPIC: frozenset[Capability] = frozenset(
 )
 
 CAPABILITIES: dict[str, frozenset[Capability]] = {
-    "xllamacpp": _LOCAL | {"logprobs"},
-    "llama-cpp-python": _LOCAL,
+    "xllamacpp": _LOCAL | {"logprobs", "json_schema"},
+    "llama-cpp-python": _LOCAL | {"json_schema"},
     "transformers": _LOCAL,
     "scripted": _LOCAL,
     "triton": _LOCAL,

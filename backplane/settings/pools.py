@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from backplane.settings.answer_schemas import Way
 from backplane.settings.capabilities import CAPABILITIES, OPENAI_COMPATIBLE, Capability
 
 BackendName = Literal[
@@ -63,6 +64,11 @@ class PoolSettings(BaseModel):
     answer_tokens: int = Field(
         default=512, ge=1, description="tokens that limits reserve for an answer whose prompt names no `max_tokens`"
     )
+    titles: bool = Field(
+        default=False,
+        description="the model makes a title of each conversation's first exchange, at its tenant's cost; else its"
+        " title is its first words",
+    )
     model_file: Path | None = Field(default=None, description="the GGUF file; `parley up` finds it from LLM_…")
     model_files: dict[str, Path] = Field(
         default={}, description="several GGUF files that take turns in memory: the name that prompts ask for → its file"
@@ -80,6 +86,12 @@ class PoolSettings(BaseModel):
     flash_attention: FlashAttention = Field(default="auto", description="auto: where the engine finds that it can")
     kv_cache_type: KvCacheType = Field(
         default="f16", description="of keys and values in the local engine; q8_0 and q4_0 need flash attention"
+    )
+    suspended_bytes: ByteSize = Field(
+        default=ByteSize(1024**3),
+        ge=0,
+        description="of what the engine has read of conversations that rest, kept on a worker's disk, such as 1GiB; the"
+        " oldest go first; 0: nothing is kept",
     )
     base_url: str | None = Field(default=None, description="where the provider's API is; none: the provider's own")
     api_version: str | None = Field(default=None, description="of Azure's API")
@@ -204,6 +216,16 @@ class PoolSettings(BaseModel):
         if self.backend == "openai" and self.base_url is not None:
             known |= OPENAI_COMPATIBLE
         return known - frozenset(self.without)
+
+    def way(self, strict: bool | None) -> Way:
+        """How this pool's models are brought to answer by a schema; ``strict`` is what the prompt says of it."""
+        if "json_schema" not in self.capabilities:
+            return "instruction"
+        if self.backend in RUNS_GGUF:
+            return "grammar"
+        if self.backend in ("openai", "azure"):
+            return "openai_strict" if strict else "openai"
+        return "anthropic"
 
     def serves(self, model: str) -> bool:
         """Whether prompts may ask this pool for ``model``."""

@@ -23,6 +23,11 @@ from backplane.web import authentication, problems
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 
+_DOCUMENTS = re.compile(r"^/v1/collections/[^/]+/documents$")
+_BATCHES = re.compile(r"^/v1/batches$")
+_FORM_BYTES = 16 * 1024
+"""What a form has around the file in it."""
+
 _requests = Counter("parley_http_requests_total", "HTTP requests", ["method", "route", "status"])
 
 
@@ -40,13 +45,17 @@ def make_application(
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(readiness))
-    app.add_middleware(_Envelope, body_bytes=settings.limits.body_bytes)
+    larger = (
+        (_DOCUMENTS, settings.knowledge.document_bytes + _FORM_BYTES),
+        (_BATCHES, settings.limits.batch_bytes),
+    )
+    app.add_middleware(_Envelope, body_bytes=settings.limits.body_bytes, larger=larger)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Batch-Metadata"],
             expose_headers=["Location", "Retry-After", "X-Request-ID"],
         )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -123,11 +132,12 @@ def health_router(readiness: Readiness) -> APIRouter:
 
 
 class _Envelope:
-    """Outermost: gives the request its id, bounds its body, counts it."""
+    """Outermost: gives the request its id, bounds its body, counts it. ``larger``: of paths that stream theirs."""
 
-    def __init__(self, app: ASGIApp, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, body_bytes: int, larger: Sequence[tuple[re.Pattern[str], int]]) -> None:
         self._app = app
         self._body_bytes = body_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -136,13 +146,14 @@ class _Envelope:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         scope.setdefault("state", {})["request_id"] = given if _REQUEST_ID.match(given) else str(new_id())
         received = 0
+        most = next((size for path, size in self._larger if path.match(scope["path"])), self._body_bytes)
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._body_bytes:
-                raise HTTPException(413, self._too_large())
+            if received > most:
+                raise HTTPException(413, _too_large(most))
             return message
 
         async def named(message: Message) -> None:
@@ -153,10 +164,11 @@ class _Envelope:
             await send(message)
 
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._body_bytes:
-            problem = problems.Problem(413, "too-large", "Too large", self._too_large())
+        if declared.isdigit() and int(declared) > most:
+            problem = problems.Problem(413, "too-large", "Too large", _too_large(most))
             return await problems.problem_response(Request(scope), problem)(scope, receive, named)
         return await self._app(scope, bounded, named)
 
-    def _too_large(self) -> str:
-        return f"The body has over {self._body_bytes} bytes, which is the limit."
+
+def _too_large(most: int) -> str:
+    return f"The body has over {most} bytes, which is the limit."

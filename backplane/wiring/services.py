@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -18,6 +19,7 @@ from backplane.adapters.redis.connection import ping
 from backplane.adapters.redis.eraser import RedisStreamEraser
 from backplane.adapters.redis.hub import Hub
 from backplane.adapters.redis.key_room import RedisKeyRoom
+from backplane.adapters.redis.page_cache import RedisPageCache
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
@@ -26,6 +28,7 @@ from backplane.ports.bus import Bus
 from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.key_room import KeyRoom, RoomView
 from backplane.ports.key_wrapping import CannotUnwrap, WrappingRefused, WrappingUnavailable
+from backplane.ports.page_cache import PageCache
 from backplane.ports.token_stream import Signals, StreamEraser, StreamReader, StreamWriter
 from backplane.security.authenticator import Authenticator
 from backplane.security.checkpoint import SigningKey
@@ -38,6 +41,13 @@ from backplane.wiring.data_key_wrapping import DataKeyWrapping
 logger = logging.getLogger(__name__)
 
 _NOBODY = UUID(int=0)
+
+
+class _Closes(Protocol):
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closes)
 
 
 class NotConfigured(ValueError):
@@ -81,6 +91,7 @@ class WorkerSide:
     signals: Signals
     key_room: KeyRoom
     data_keys: DataKeys
+    pages: PageCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +118,8 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             bus,
             database,
             budget,
-            # One connection for the outbox, which holds it while it publishes, and one to take webhooks.
-            adapters.database("relay", pool_size=2),
+            # One connection for the outbox, which holds it while it publishes, one to take webhooks, one for batches.
+            adapters.database("relay", pool_size=3),
             adapters.bus("relay"),
             adapters.signals(),
             adapters.stream_eraser(),
@@ -154,6 +165,7 @@ async def worker_side(settings: Settings) -> AsyncIterator[WorkerSide]:
             adapters.signals(),
             adapters.key_room(),
             data_keys,
+            adapters.page_cache(),
         )
 
 
@@ -266,48 +278,41 @@ class _Adapters:
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
-    def database(self, role: str, pool_size: int | None = None) -> PostgresDatabase:
-        made = PostgresDatabase(self._role_url(role), pool_size=pool_size or self._settings.postgres.pool_size)
+    def _closing(self, made: C) -> C:
         self._stack.push_async_callback(made.close)
         return made
+
+    def database(self, role: str, pool_size: int | None = None) -> PostgresDatabase:
+        return self._closing(
+            PostgresDatabase(self._role_url(role), pool_size=pool_size or self._settings.postgres.pool_size)
+        )
 
     def bus(self, role: str) -> Bus:
-        made = make_bus(lambda: self._role_url(role), self._settings)
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(make_bus(lambda: self._role_url(role), self._settings))
 
     def signals(self) -> RedisSignals:
-        made = RedisSignals(self._redis_url, self._shared_hub())
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(RedisSignals(self._redis_url, self._shared_hub()))
 
     def stream_reader(self) -> RedisStreamReader:
-        made = RedisStreamReader(self._redis_url, self._shared_hub())
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(RedisStreamReader(self._redis_url, self._shared_hub()))
 
     def stream_writer(self) -> RedisStreamWriter:
-        made = RedisStreamWriter(self._redis_url)
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(RedisStreamWriter(self._redis_url))
 
     def stream_eraser(self) -> RedisStreamEraser:
-        made = RedisStreamEraser(self._redis_url)
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(RedisStreamEraser(self._redis_url))
 
     def key_room(self) -> RedisKeyRoom:
-        made = RedisKeyRoom(self._redis_url)
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(RedisKeyRoom(self._redis_url))
+
+    def page_cache(self) -> RedisPageCache:
+        return self._closing(RedisPageCache(self._redis_url))
 
     async def data_keys(self) -> DataKeys:
         return await self._stack.enter_async_context(open_data_keys(self._settings))
 
     def budget(self) -> RedisBudget:
-        made = RedisBudget(self._redis_url)
-        self._stack.push_async_callback(made.close)
-        return made
+        return self._closing(RedisBudget(self._redis_url))
 
     def authenticator(self, database: Database) -> Authenticator:
         security = self._settings.security

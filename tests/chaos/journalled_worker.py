@@ -17,7 +17,7 @@ import workers.main
 from backplane.settings import LlmSettings, PoolSettings, Settings
 from cli import process
 from cli.programs import settings_of_one_service
-from workers.inference.port import Backend, Finished, InferenceRequest, Item, Progress
+from workers.inference.port import Backend, Counted, Finished, InferenceRequest, Item, Progress
 from workers.inference.registry import make_backend
 
 FOLDER = "CHAOS_JOURNALS"
@@ -46,6 +46,9 @@ class Journalled:
                     produced += 1
                     self._write(request, "produced", produced)
                 yield item
+
+    async def count(self, request: InferenceRequest) -> Counted | None:
+        return await self._backend.count(request)
 
     async def close(self) -> None:
         await self._backend.close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -69,7 +71,8 @@ async def ended_once(client: Client, accepted: Json) -> Json:
     await eventually(lambda: client.http.get("/readyz"), lambda answer: answer.status_code == 200)
     await client.ended((await client.submit("Whatever was on its way stands before this."))["generation_id"])
     told = await client.events(subject=f"generation:{accepted['generation_id']}")
-    endings = [one["data"]["attempt"] for one in told if "finish_reason" in one["data"] or "reason" in one["data"]]
+    terminal = tuple(f"generation.{how}." for how in ("completed", "failed", "cancelled"))
+    endings = [one["data"]["attempt"] for one in told if one["type"].startswith(terminal)]
     assert endings == [ended["attempt"]]
     assert sum(one["type"] == "prompt.submit.v3" for one in told) == 1
     messages = await client.messages(accepted["conversation_id"])
@@ -156,6 +159,60 @@ async def test_one_process(up: Up, client: Client, victim: str) -> None:
     await asyncio.to_thread(
         until, lambda: up.output.count(f"{victim} works again") > came_back, f"{victim} did not come back"
     )
+
+
+@pytest.mark.timeout(480)
+async def test_a_batch(up: Up, client: Client) -> None:
+    """Each of its lines ends exactly once, although who feeds it and who answers it are killed, and then everything."""
+    lines = 200
+    talk = {"tokens": ["one ", "two ", "three"], "delay_s": 0.05}
+    batch = await client.submit_batch([f"line {number}" for number in range(1, lines + 1)], script=talk)
+
+    async def has_completed(number: int) -> Json:
+        def completed(found: Json) -> bool:
+            return bool(found) and found["request_counts"]["completed"] >= number
+
+        return await eventually(lambda: patiently(client, f"/v1/batches/{batch['id']}"), completed, within=300)
+
+    await has_completed(20)
+    kill(up.child(VICTIMS["gateway"]))
+    await has_completed(50)
+    kill(up.child(VICTIMS["worker-local"]))
+    seen = await has_completed(80)
+    assert seen["ended_at"] is None
+    up.kill_everything()
+    up.start()
+    await asyncio.to_thread(up.ready)
+    await has_completed(lines)
+    ended = await eventually(
+        lambda: patiently(client, f"/v1/batches/{batch['id']}"), lambda found: found.get("status") == "completed"
+    )
+    assert ended["request_counts"] == {"total": lines, "completed": lines, "failed": 0, "running": 0}
+    results = [json.loads(line) for line in (await client.http.get(batch["results_url"])).text.splitlines()]
+    assert [one["custom_id"] for one in results] == [f"line {number}" for number in range(1, lines + 1)]
+    answers = {one["response"]["body"]["choices"][0]["message"]["content"] for one in results}
+    assert answers == {"one two three"}
+    assert (await client.http.get(batch["errors_url"])).text == ""
+    record = await client.events()
+    prompts = [one["data"] for one in record if one["data"].get("batch_id") == batch["id"] and "model" in one["data"]]
+    assert sorted(one["batch_line"] for one in prompts) == list(range(1, lines + 1))
+    ours = {one["generation_id"] for one in prompts}
+    endings = [
+        one["data"]["generation_id"]
+        for one in record
+        if one["type"] == "generation.completed.v3" and one["data"]["generation_id"] in ours
+    ]
+    assert sorted(endings) == sorted(ours)
+
+
+async def patiently(client: Client, path: str) -> Json:
+    """What is there; nothing while the server is not."""
+    try:
+        response = await client.http.get(path)
+    except httpx.TransportError:
+        return {}
+    found: Json = response.json() if response.is_success else {}
+    return found
 
 
 def kill(process: psutil.Process) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -103,6 +103,27 @@ class Client:
 
     async def submit(self, text: str | None = None, **body: Any) -> Json:
         response = await self.post_prompt(text, **body)
+        assert response.status_code == 202, response.text
+        accepted: Json = response.json()
+        return accepted
+
+    async def submit_batch(
+        self, texts: Sequence[str], *, script: object = None, metadata: dict[str, str] | None = None
+    ) -> Json:
+        """One line for each text; ``script`` is what the scripted backend is told to do with each."""
+        told = {} if script is None else {"metadata": {"script": json.dumps(script)}}
+        lines = [
+            {
+                "custom_id": f"line {place}",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": {"messages": [{"role": "user", "content": text}], **told},
+            }
+            for place, text in enumerate(texts, 1)
+        ]
+        headers = {"Content-Type": "application/jsonl", "Batch-Metadata": json.dumps(metadata or {})}
+        content = "".join(json.dumps(line) + "\n" for line in lines)
+        response = await self.http.post("/v1/batches", content=content, headers=headers)
         assert response.status_code == 202, response.text
         accepted: Json = response.json()
         return accepted

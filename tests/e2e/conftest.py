@@ -20,6 +20,8 @@ from tests.e2e.running import Up
 SLOTS = 4
 KEYED = "cloud"
 """A pool that takes provider keys; there is no provider behind it."""
+SMALL, SMALL_WINDOW = "small", 60
+"""A pool, and its model, whose window has so many words. It makes titles."""
 ORIGIN = "https://app.example.com"
 
 
@@ -31,12 +33,21 @@ def parley(short_folder: Path) -> Iterator[Up]:
         PARLEY_POOLS=json.dumps(
             {
                 "local": {"backend": "scripted", "models": ["script"], "slots": SLOTS},
+                SMALL: {
+                    "backend": "scripted",
+                    "models": [SMALL],
+                    "slots": SLOTS,
+                    "context_window": SMALL_WINDOW,
+                    "answer_tokens": 10,
+                    "titles": True,
+                },
                 KEYED: {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "models": ["nobody-asks"]},
             }
         ),
         PARLEY_REFUSALS_WINDOW_S="0.5",
         PARLEY_CORS_ORIGINS=json.dumps([ORIGIN]),
         PARLEY_WEBHOOKS__ALLOW_PRIVATE="true",
+        PARLEY_SOURCES__ALLOW_PRIVATE="true",
     )
     try:
         up.start()

@@ -47,6 +47,8 @@ SHARED_CHANNELS = {
     "signals:generations:ended": "wakes workers; tells a conversation's id, and only services listen",
     "signals:generations:cancel": "wakes workers; tells a generation's id",
     "signals:provider_keys:changed": "wakes workers; tells a pool's name",
+    "signals:personas:changed": "tells every process a tenant's id",
+    "signals:searches:asked": "asks the ingest service, with a tenant's id and its question; only services listen",
     "signals:keys:revoked": "tells every process the public part of a key",
 }
 """Channels in Redis whose names hold no tenant, and why."""
@@ -85,13 +87,27 @@ async def owned(callers: Callers) -> Owned:
     hook = await admin.http.post(
         "/v1/webhooks", json={"url": f"http://127.0.0.1:9/{word}", "event_types": ["key.revoked"]}
     )
-    assert {201} == {key.status_code, session.status_code, hook.status_code}, hook.text
+    site = await admin.http.post(
+        "/v1/sites", json={"name": word, "domain": f"{word}.example", "urls": [f"http://127.0.0.1:9/{word}"]}
+    )
+    assert {201} == {key.status_code, session.status_code, hook.status_code, site.status_code}, hook.text
+    persona = f"clerk-{new_id()}"
+    saved = await admin.http.post("/v1/personas", json={"name": persona, "definition": {"system": f"Know the {word}."}})
+    assert saved.status_code == 201, saved.text
+    batch = await member.submit_batch([word], metadata={"note": word})
+    await eventually(lambda: member.get(f"/v1/batches/{batch['id']}"), lambda found: found["ended_at"])
+    collection = await admin.http.post("/v1/collections", json={"name": word, "description": f"of the {word}"})
+    assert collection.status_code == 201, collection.text
+    of_it = f"/v1/collections/{collection.json()['id']}/documents"
+    document = await admin.http.post(of_it, json={"name": word, "text": f"About the {word}."})
+    assert document.status_code == 202, document.text
     record = await eventually(admin.events, lambda told: {"user.invited.v2", "key.issued.v2"} <= _types(told))
     prompt = next(one for one in record if one["type"].startswith("prompt.submit."))
     ids = {
         "tenant_id": str(tenant_id),
         "generation_id": accepted["generation_id"],
         "conversation_id": accepted["conversation_id"],
+        "conversation_ids": accepted["conversation_id"],
         "message_id": accepted["message_id"],
         "parent_message_id": accepted["message_id"],
         "provider_key_id": added.json()["id"],
@@ -103,6 +119,12 @@ async def owned(callers: Callers) -> Owned:
         "api_key_id": key.json()["id"],
         "session_id": session.json()["id"],
         "webhook_id": hook.json()["id"],
+        "persona": persona,
+        "version": "7",  # there is none, whosesoever the persona
+        "site_id": site.json()["id"],
+        "batch_id": batch["id"],
+        "collection_id": collection.json()["id"],
+        "document_id": document.json()["id"],
         "provider": "no-such-provider",
         "dimension": "user",
         "dead_letter_id": f"{dead_letters(EVENTS)}:0:0:1",
@@ -122,11 +144,16 @@ async def state(owner: Owned) -> list[object]:
         "conversations/{conversation_id}",
         "generations/{generation_id}",
         "usage",
+        "batches",
         "provider-keys",
         "api-keys",
         "users",
         "webhooks",
         "limits",
+        "personas",
+        "personas/{persona}/versions/1",
+        "sites",
+        "fetching",
     )
     shown: list[object] = [await owner.admin.get(f"/v1/{path.format(**owner.ids)}") for path in paths]
     for answer in shown:

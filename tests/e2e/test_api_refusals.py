@@ -204,6 +204,10 @@ async def test_browsers_of_allowed_origins_may_call_and_others_may_not(admin: Cl
     allowed = await admin.http.options("/v1/prompts", headers={"Origin": ORIGIN, **asking})
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == ORIGIN
+    document = (await admin.http.get("/openapi.json")).json()
+    for method in {method.upper() for item in document["paths"].values() for method in item}:
+        headers = {"Origin": ORIGIN, **asking, "Access-Control-Request-Method": method}
+        assert (await admin.http.options("/v1/prompts", headers=headers)).status_code == 200, method
     refused = await admin.http.options("/v1/prompts", headers={"Origin": "https://evil.example.com", **asking})
     assert "access-control-allow-origin" not in refused.headers
     response = await admin.http.post("/v1/prompts", json={"input": "a"}, headers={"Origin": ORIGIN})

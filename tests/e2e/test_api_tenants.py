@@ -79,6 +79,7 @@ async def of_people(client: Client, callers: Callers) -> Json:
 BODIES: dict[str, Json] = {
     "patch /v1/conversations/{conversation_id}": {"title": "mine now"},
     "patch /v1/users/{user_id}": {"role": "member"},
+    "post /v1/conversations/{conversation_id}/fork": {},
     "post /v1/api-keys/{api_key_id}/rotate": {},
     "patch /v1/tenants/{tenant_id}/share": {},
 }

@@ -20,7 +20,7 @@ from tests.e2e.client import Client, Json
 PLAIN = frozenset(
     (
         *("limit", "cursor", "after", "format", "group_by", "from", "to", "since", "until", "type", "model"),
-        *("idempotency-key", "last-event-id", "traceparent"),
+        *("idempotency-key", "last-event-id", "traceparent", "batch-metadata", "completion_window"),
         *("state", "code", "error"),
     )
 )

@@ -25,6 +25,7 @@ from command_api.allowance import Allowance
 from command_api.content_keys import ContentKeys
 from command_api.idempotency import BodyHash
 from command_api.known_limits import KnownLimits
+from command_api.known_personas import KnownPersonas
 from command_api.limits import set_limits
 from command_api.prompt import Accepted, PromptBody
 from command_api.submission import Submission
@@ -173,7 +174,9 @@ def submission(bus: Bus, database: PostgresDatabase, budget: RedisBudget, settin
     prices = PriceTable.load(settings.prices_file)
     allowance = Allowance(budget, KnownLimits(database, 5.0), database, prices, settings)
     keys = ContentKeys(database, DATA_KEYS)
-    return Submission(bus, database, keys, BodyHash("pepper"), allowance, settings)
+    return Submission(
+        bus, database, keys, BodyHash("pepper"), allowance, KnownPersonas(database, keys, remember_s=0), settings
+    )
 
 
 def prompt(max_tokens: int, model: str = MODEL) -> PromptBody:

@@ -14,6 +14,7 @@ from event_schemas.codec import AnyEnvelope
 from event_schemas.envelope import Envelope
 from event_schemas.generation import CancelGeneration, Fallback, Parameters, PromptContent, SubmitPrompt
 from event_schemas.payload import Content, Plain
+from event_schemas.sources import SourceWish
 from workers.billing import Billing
 
 POOL, SPARE = "p", "spare"
@@ -28,6 +29,7 @@ def scripted(
     text: str = "one two three",
     pool: str = POOL,
     fallbacks: tuple[Fallback, ...] = (),
+    sources: tuple[SourceWish, ...] = (),
 ) -> SubmitPrompt:
     """A prompt whose attempts do as the scripts say; five words without any."""
     return SubmitPrompt(
@@ -47,6 +49,7 @@ def scripted(
             PromptContent(
                 messages=(ChatMessage(role="user", content=text),),
                 metadata={"script": json.dumps(list(scripts) or [{"count": 5}])},
+                sources=sources,
             )
         ),
     )

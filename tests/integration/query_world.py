@@ -22,6 +22,7 @@ from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.redis.hub import Hub
 from backplane.adapters.redis.key_room import RedisKeyRoom
 from backplane.adapters.redis.reader import RedisStreamReader
+from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
 from backplane.ports.bus import BusUnavailable, Message, Position
 from backplane.ports.identifiers import new_id
@@ -278,10 +279,10 @@ async def serving(
     queries = PostgresDatabase(database.role_url("query_api"), pool_size=8)
     hub = Hub(redis_url)
     reader, writer = RedisStreamReader(redis_url, hub), RedisStreamWriter(redis_url)
-    room = RedisKeyRoom(redis_url)
+    room, signals = RedisKeyRoom(redis_url), RedisSignals(redis_url, hub)
     bus = TestBus()
     ports = QueryPorts(
-        queries, reader, room, DATA_KEYS, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s
+        queries, reader, room, signals, DATA_KEYS, bus, bus, TOPICS, read_your_writes_s, Pace(0.05, 0.5, 2.0), ping_s
     )
     app = make_application(
         "Parley query API", Settings(), Authenticator(queries, PEPPER, 0), Readiness(postgres=queries.ping), ROUTERS
@@ -305,5 +306,6 @@ async def serving(
         await writer.close()
         await reader.close()
         await room.close()
+        await signals.close()
         await hub.close()
         await queries.close()

@@ -13,10 +13,11 @@ from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.identifiers import new_id
 from backplane.security.content import DataKey, opened
 from event_schemas.chat import AnswerContent, ChatMessage, ImagePart, ToolCall
-from event_schemas.codec import encode
+from event_schemas.codec import decode, encode
 from event_schemas.generation import Fallback, PromptContent, SubmitPrompt
 from event_schemas.payload import Usage
 from tests.conftest import TestDatabase
+from tests.data_keys import DATA_KEYS
 from tests.integration.prompts import FREE, SPARE, envelope, scripted, wish, written
 from tests.integration.sealed_prompts import SealedPrompts
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Mine, Told
@@ -24,6 +25,7 @@ from workers.deltas import Deltas
 from workers.facts import Facts, Timing
 from workers.history import NotProjected, history
 from workers.inference.port import Delta, ToolCallDelta
+from workers.keyring import Keyring
 
 TENANT = UUID("01990000-0000-7000-8000-00000000000a")
 
@@ -39,7 +41,8 @@ def answered(command: SubmitPrompt, text: str, attempt: int = 1, key: DataKey = 
 
 async def said(world: World, prompt: SubmitPrompt, tenant_id: UUID = TENANT) -> tuple[ChatMessage, ...]:
     content = opened(prompt.content, KEY, PromptContent)
-    return await history(world.database, tenant_id, prompt, content, KEY)
+    keys = Keyring(DATA_KEYS, tenant_id, {prompt.conversation_id: KEY})
+    return (await history(world.database, keys, prompt, content)).without(0)
 
 
 class World:
@@ -222,6 +225,17 @@ async def test_parts_and_tool_calls_are_read_from_the_projection(world: World) -
     assert [message.text for message in await said(world, instead)] == ["be brief", "instead"]
 
 
+async def test_an_empty_system_message_takes_back_the_one_before(world: World) -> None:
+    first = prompt_of(ChatMessage(role="system", content="be brief"), ChatMessage(role="user", content="a"))
+    second = prompt_of(ChatMessage(role="system", content=""), ChatMessage(role="user", content="b"), after=first)
+    for each in (first, second):
+        await projected(world, each, "completed", AnswerContent(text="yes", delta_lengths=()))
+    third = scripted(conversation=first.conversation_id, parent=second.generation_id, text="c")
+    assert [message.text for message in await said(world, third)] == ["a", "yes", "b", "yes", "c"]
+    before = scripted(conversation=first.conversation_id, parent=first.generation_id, text="c")
+    assert [message.text for message in await said(world, before)] == ["be brief", "a", "yes", "c"]
+
+
 async def test_what_was_sealed_by_a_key_that_is_gone_is_as_if_it_had_not_been_said(world: World) -> None:
     gone = DataKey(b"g" * 32, "conversation/of these tests")
     first = prompt_of(ChatMessage(role="user", content="erased"))
@@ -233,10 +247,34 @@ async def test_what_was_sealed_by_a_key_that_is_gone_is_as_if_it_had_not_been_sa
     child = scripted(conversation=first.conversation_id, parent=second.generation_id, text="next")
     content = opened(child.content, None, PromptContent)
     for key in (KEY, None):
-        told = await history(world.database, TENANT, child, content, key)
-        assert [message.text for message in told] == ["next"]
-    told = await history(world.database, TENANT, child, content, gone)
-    assert [message.text for message in told] == ["erased", "erased", "erased, too", "erased", "next"]
+        keys = Keyring(DATA_KEYS, TENANT, {child.conversation_id: key})
+        told = await history(world.database, keys, child, content)
+        assert [message.text for message in told.without(0)] == ["next"]
+    keys = Keyring(DATA_KEYS, TENANT, {child.conversation_id: gone})
+    told = await history(world.database, keys, child, content)
+    assert [message.text for message in told.without(0)] == ["erased", "erased", "erased, too", "erased", "next"]
+
+
+async def test_what_is_made_beside_a_conversation_keeps_nobody_waiting(world: World) -> None:
+    command = scripted()
+    title = scripted(conversation=command.conversation_id).model_copy(update={"purpose": "title"})
+    summary = scripted(conversation=command.conversation_id).model_copy(update={"purpose": "summary"})
+    for one in (title, command, summary):
+        assert await world.ask(world.a, one) == Claimed(1)
+    assert isinstance(await world.ask(world.b, scripted(conversation=command.conversation_id)), Busy)
+
+
+async def test_what_an_end_leads_to_is_in_the_outbox_with_it_and_not_without_it(world: World) -> None:
+    command = scripted()
+    await world.ask(world.a, command)
+    terminal = answered(command, "answer")
+    follows = envelope(scripted(), TENANT)
+    assert not await world.b.end(TENANT, command.generation_id, 1, terminal, follows)
+    assert await world.owner.fetch("SELECT envelope FROM control.outbox") == []
+    assert await world.a.end(TENANT, command.generation_id, 1, terminal, follows)
+    assert not await world.a.end(TENANT, command.generation_id, 1, terminal, follows)
+    (row,) = await world.owner.fetch("SELECT envelope FROM control.outbox")
+    assert decode(row["envelope"]).id == follows.id
 
 
 async def test_history_does_not_invent_what_nobody_has(world: World) -> None:

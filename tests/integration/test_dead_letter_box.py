@@ -141,8 +141,11 @@ async def test_what_is_discarded_is_gone_and_the_others_stay(bus: PostgresBus, b
     assert await told(bus) == [(DeadLetterDiscarded.model_validate(facts), "operator")]
 
 
-async def test_a_prompt_is_replayed_as_a_new_generation(bus: PostgresBus, box: DeadLetterBox) -> None:
-    before = prompt()
+async def test_a_prompt_is_replayed_as_a_new_generation_and_is_no_line_of_a_batch_any_more(
+    bus: PostgresBus, box: DeadLetterBox
+) -> None:
+    alone = prompt()
+    before = alone.model_copy(update={"data": alone.data.model_copy(update={"batch_id": new_id(), "batch_line": 3})})
     await set_aside(bus, encode(before), "attempts_exhausted")
     (letter,) = await box.waiting()
     assert letter.tenant_id == before.tenantid
@@ -152,7 +155,7 @@ async def test_a_prompt_is_replayed_as_a_new_generation(bus: PostgresBus, box: D
     assert isinstance(after.data, SubmitPrompt)
     assert subject == f"generation:{after.data.generation_id}"
     assert after.data.generation_id != before.data.generation_id
-    assert after.data.model_copy(update={"generation_id": before.data.generation_id}) == before.data
+    assert after.data.model_copy(update={"generation_id": alone.data.generation_id}) == alone.data
     assert (after.correlationid, after.causationid, after.actor) == (before.id, before.id, "key:2")
     assert after.id != before.id
     assert dict(message.properties) == {"kept": "yes"}

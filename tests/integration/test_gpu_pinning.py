@@ -78,6 +78,7 @@ async def test_each_worker_of_parley_up_sees_the_gpus_of_its_pool(folder: Path) 
         "worker-both": ["0,1", "PCI_BUS_ID", "0,1"],
         "worker-cpu": ["", "PCI_BUS_ID", ""],
         "worker-any": untouched,
+        "ingest": untouched,
         "gateway": untouched,
     }
 

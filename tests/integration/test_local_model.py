@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -21,9 +22,10 @@ from tests.contract.inference.packaged import add_chat_template
 from tests.contract.inference.packaged import packaged_model as packaged_model
 from tests.contract.inference.requests import answer, request
 from workers.inference.engine_options import EngineOptions
+from workers.inference.engine_socket import EngineRefusal, EngineSocket
 from workers.inference.gguf import read_header
 from workers.inference.llamacpp import LlamaCppBackend
-from workers.inference.port import BackendUnavailable, Delta, RequestRefused
+from workers.inference.port import BackendUnavailable, Counted, Delta, RequestRefused
 from workers.inference.transcript import render
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
@@ -114,23 +116,29 @@ async def test_a_cancelled_prompt_stops_in_mid_prompt(packaged_model: Path) -> N
     await backend.close()
 
 
-async def test_nothing_is_printed_and_nothing_listens(
-    backend: LlamaCppBackend, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_nothing_is_printed(backend: LlamaCppBackend, capfd: pytest.CaptureFixture[str]) -> None:
     await answer(backend.generate(request()))
     with pytest.raises(RequestRefused):
         await answer(backend.generate(request("secret " * 600)))
     assert capfd.readouterr() == ("", "")
-    assert _listeners() == []
 
 
-def _listeners() -> list[str]:
-    """Addresses at which this process can be reached."""
+async def test_only_this_user_reaches_the_engine_and_only_with_its_key(backend: LlamaCppBackend) -> None:
     connections = psutil.Process().net_connections(kind="all")
-    tcp = [str(c.laddr) for c in connections if c.family != socket.AF_UNIX and c.status == psutil.CONN_LISTEN]
-    engines = [str(c.laddr) for c in connections if str(c.laddr).endswith("engine.sock")]
-    assert engines, "the engine listens at no socket; see how it is kept from being reached now"
-    return tcp + [path for path in engines if Path(path).exists()]
+    assert [c.laddr for c in connections if c.family != socket.AF_UNIX and c.status == psutil.CONN_LISTEN] == []
+    reached = {Path(str(c.laddr)) for c in connections if str(c.laddr).endswith("engine.sock")}
+    engine = backend._socket
+    assert engine is not None
+    assert {path for path in reached if path.exists()} == {engine.path}
+    assert stat.S_IMODE(engine.path.parent.stat().st_mode) == 0o700
+    with_key = await asyncio.to_thread(engine.ask, "/tokenize", {"content": "Hello"})
+    assert with_key["tokens"]
+    stranger = EngineSocket()
+    stranger.path = engine.path
+    for path in ("/tokenize", "/v1/completions", "/completion"):
+        with pytest.raises(EngineRefusal, match="401"):
+            await asyncio.to_thread(stranger.ask, path, {"content": "Hello", "prompt": "Hello"})
+    stranger.close()
 
 
 async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Path, tmp_path: Path) -> None:
@@ -145,6 +153,7 @@ async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Pat
         prompt = "<start_of_turn>user\nSay hello.<end_of_turn>\n<start_of_turn>model\n"
         _, tokens = await asyncio.to_thread(_raw, backend, {"prompt": prompt, "max_tokens": 1})
         assert finished.input_tokens == tokens
+        assert await backend.count(request(user)) == Counted(tokens, 256)
         scored = Parameters(max_tokens=6, temperature=0, logprobs=True, top_logprobs=2)
         said = [item async for item in backend.generate(request(user, parameters=scored)) if isinstance(item, Delta)]
         assert said
@@ -152,6 +161,9 @@ async def test_a_chat_template_that_the_file_carries_is_used(packaged_model: Pat
             assert (token["token"], token["logprob"]) == (text, token["top_logprobs"][0]["logprob"])
         with pytest.raises(RequestRefused) as refused:
             await answer(backend.generate(request("a forbidden word")))
+        assert refused.value.reason == "invalid_request"
+        with pytest.raises(RequestRefused) as refused:
+            await backend.count(request("a forbidden word"))
         assert refused.value.reason == "invalid_request"
     finally:
         await backend.close()

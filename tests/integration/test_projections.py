@@ -20,6 +20,7 @@ from backplane.settings import PoolSettings, Settings
 from event_schemas.chat import AnswerContent, ChatMessage
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.generation import PromptContent
+from event_schemas.payload import PersonaRef
 from projections import backoff
 from projections.batch import Batch
 from projections.catalog import PROJECTIONS
@@ -194,6 +195,9 @@ async def test_readers_see_their_tenants_rows_and_no_others(
 ) -> None:
     story, other = Story(), Story()
     await apply(projector, [*story.whole()[:-1], story.lost(story.prompt().data.generation_id), *other.whole()])
+    for one in (story, other):
+        beside = [one.summarised(new_id()), one.saved(PersonaRef(persona_id=new_id(), name="clerk", version=1))]
+        await apply(projector, [*beside, *one.knowledge(), *one.batch()])
     reader = PostgresDatabase(database.role_url("query_api"), pool_size=1)
     try:
         for table in (*(projection.name for projection in PROJECTIONS), "event_log", "tenant_heads"):

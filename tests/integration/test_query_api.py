@@ -686,6 +686,7 @@ async def test_every_attempt_is_exported_once(world: World, tenant: UUID) -> Non
         "backend": "openai",
         "served_model": "'=x",
         "paid_by": "tenant",
+        "persona": "",
         "source": "provider",
         "input_tokens": "10",
         "cached_input_tokens": "0",
@@ -788,7 +789,10 @@ async def test_a_read_that_cannot_be_recorded_is_refused(world: World, tenant: U
 
 async def test_the_api_pages_are_complete(world: World) -> None:
     document = world.app.openapi()
-    paths = {path: item["get"] for path, item in document["paths"].items() if path.startswith("/v1/")}
+    ours = {path: item for path, item in document["paths"].items() if path.startswith("/v1/")}
+    assert {path for path, item in ours.items() if set(item) != {"get"}} == {"/v1/collections/{collection_id}/search"}
+    assert ours["/v1/collections/{collection_id}/search"]["post"]["description"]
+    paths = {path: item["get"] for path, item in ours.items() if "get" in item}
     assert set(paths) == {
         "/v1/generations/{generation_id}",
         "/v1/generations/{generation_id}/stream",
@@ -807,6 +811,20 @@ async def test_the_api_pages_are_complete(world: World) -> None:
         "/v1/users",
         "/v1/api-keys",
         "/v1/tenants",
+        "/v1/personas",
+        "/v1/personas/{persona}",
+        "/v1/personas/{persona}/versions",
+        "/v1/personas/{persona}/versions/{version}",
+        "/v1/personas/{persona}/compare",
+        "/v1/personas/{persona}/export",
+        "/v1/collections",
+        "/v1/collections/{collection_id}",
+        "/v1/collections/{collection_id}/documents",
+        "/v1/collections/{collection_id}/documents/{document_id}",
+        "/v1/batches",
+        "/v1/batches/{batch_id}",
+        "/v1/batches/{batch_id}/results",
+        "/v1/batches/{batch_id}/errors",
     }
     for path, operation in paths.items():
         assert operation["summary"]

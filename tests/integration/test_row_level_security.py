@@ -36,26 +36,45 @@ it at all."""
 
 TABLES: dict[str, Sees] = {
     "control.api_keys": {"command_api": OWN, "query_api": OWN},
+    "control.collections": {"command_api": OWN, "worker": OWN},
+    "control.documents": {"command_api": OWN, "worker": OWN},
+    "control.conversation_states": {"command_api": OWN},
+    "control.batch_lines": {"command_api": OWN},
+    "control.batches": {"command_api": OWN},
     "control.data_keys": {
         "command_api": OWN,
         "query_api": OWN,
         "worker": "a worker opens the prompts of every tenant",
     },
+    "control.fetching": {"command_api": OWN, "worker": OWN},
     "control.idempotency": {"command_api": OWN, "relay": RELAYED},
     "control.invitations": {"command_api": OWN, "relay": CLEARED},
     "control.limit_warnings": {"command_api": OWN},
     "control.limits": {"command_api": OWN, "query_api": OWN},
     "control.outbox": {"relay": RELAYED},
+    "control.persona_versions": {"command_api": OWN},
+    "control.personas": {"command_api": OWN},
     "control.provider_keys": {
         "command_api": OWN,
         "query_api": OWN,
         "worker": "a worker asks providers with the keys of every tenant",
     },
     "control.sessions": {"command_api": OWN, "query_api": OWN, "relay": CLEARED},
+    "control.sites": {"command_api": OWN, "worker": OWN},
     "control.tenants": {"command_api": OWN, "query_api": OWN},
     "control.users": {"command_api": OWN, "query_api": OWN},
     "control.webhooks": {"command_api": OWN},
+    "knowledge.chunks": {"query_api": OWN, "worker": OWN},
+    "knowledge.ingestions": {"worker": OWN},
+    "read_models.batch_failures": {"query_api": OWN, "projections": PROJECTED},
+    "read_models.batches": {"query_api": OWN, "projections": PROJECTED},
     "read_models.checkpoints": {"query_api": OWN, "projections": "the projections sign every tenant's record"},
+    "read_models.collections": {
+        **dict.fromkeys(("command_api", "query_api", "worker"), OWN),
+        "projections": PROJECTED,
+    },
+    "read_models.documents": {"query_api": OWN, "worker": OWN, "projections": PROJECTED},
+    "read_models.conversation_summaries": {**dict.fromkeys(("query_api", "worker"), OWN), "projections": PROJECTED},
     "read_models.conversations": {
         **dict.fromkeys(("command_api", "query_api", "worker"), OWN),
         "projections": PROJECTED,
@@ -63,6 +82,7 @@ TABLES: dict[str, Sees] = {
     "read_models.event_log": {"command_api": OWN, "query_api": OWN, "projections": PROJECTED},
     "read_models.generations": {"command_api": OWN, "query_api": OWN, "projections": PROJECTED},
     "read_models.messages": {**dict.fromkeys(("command_api", "query_api", "worker"), OWN), "projections": PROJECTED},
+    "read_models.persona_versions": {"query_api": OWN, "projections": PROJECTED},
     "read_models.tenant_heads": {"query_api": OWN, "projections": PROJECTED},
     "read_models.token_batches": {"query_api": OWN, "projections": PROJECTED},
     "read_models.usage": {"query_api": OWN, "projections": PROJECTED},
@@ -71,6 +91,8 @@ TABLES: dict[str, Sees] = {
 
 VALUES: dict[str, dict[str, Any]] = {
     "control.api_keys": {"role": "member"},
+    "control.conversation_states": {"state": "ended"},
+    "control.batch_lines": {"sealed": "{}"},
     "control.limits": {"dimension": "user"},
     "control.provider_keys": {"sealed": b"sealed"},
     "control.sessions": {"method": "password", "user_id": new_id()},
@@ -142,6 +164,10 @@ def value_of(type: str, tenant_id: UUID) -> object:
             return datetime.now(UTC).date()
         case "jsonb":
             return "[]"
+        case "tsvector":
+            return "a word"
+        case "vector":
+            return "[0.6,0.8]"
         case _:
             raise AssertionError(f"say here what a value of the type {type} is")
 

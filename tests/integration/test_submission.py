@@ -94,6 +94,12 @@ class Door:
             *(command.conversation_id, self.tenant_id, command.generation_id),
         )
         await self.owner.execute(
+            "INSERT INTO read_models.generations"
+            " (id, tenant_id, conversation_id, key_id, model, pool, status, attempt, created_at)"
+            " VALUES ($1, $2, $3, $4, 'm', 'local', 'queued', 0, now())",
+            *(command.generation_id, self.tenant_id, command.conversation_id, command.key_id),
+        )
+        await self.owner.execute(
             "INSERT INTO read_models.messages"
             " (tenant_id, id, conversation_id, generation_id, role, status, attempt, ordinal, erased)"
             " VALUES ($1, $2, $3, $2, 'assistant', 'queued', 0, 1, false)",

@@ -26,7 +26,7 @@ from workers.breaker import FAILURES
 from workers.inference.openai_chat import OpenAIBackend
 from workers.inference.port import BackendUnavailable, Delta, Finished, NotServed, RequestRefused
 from workers.keys import Keys, Permit, ProviderKey
-from workers.upstream import NoRoom, Upstream
+from workers.upstream import NoRoom, Upstream, whole
 
 TENANT = UUID(int=1)
 WINDOW_S = 1.0
@@ -116,6 +116,29 @@ async def answer_or_no_room(upstream: Upstream) -> str:
         return await answer(upstream)
     except NoRoom:
         return "no room"
+
+
+async def test_an_attempt_that_asks_twice_waits_for_room_as_long_as_the_pool_allows(pool: Pool) -> None:
+    upstream = pool.upstream("a", concurrency=1, give_up_s=10)
+    wanted = replace(request(parameters=Parameters()), model="gpt-4o-mini")
+    text, finished = await whole(upstream.answer(wanted, TENANT, 20, await upstream.permit(TENANT, 20)))
+    assert text
+    assert finished.output_tokens
+    taken = await upstream.permit(TENANT, 20)
+    assert isinstance(taken, Permit)
+    again = asyncio.create_task(upstream.permit_again(TENANT, 20))
+    await asyncio.sleep(0)
+    assert not again.done()
+    await upstream.give_back(taken)
+    found = await asyncio.wait_for(again, 20)
+    assert isinstance(found, Permit)
+    await upstream.give_back(found)
+    pool.server.queue(Script(fault="429", retry_after=30))
+    assert await answer_or_no_room(upstream) == "no room"
+    with pytest.raises(BackendUnavailable) as error:
+        await upstream.permit_again(TENANT, 20)
+    assert error.value.reason == "no_room"
+    assert not isinstance(error.value, NotServed), "what was used before it is counted"
 
 
 async def test_a_key_that_is_refused_is_put_aside(pool: Pool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -16,6 +17,7 @@ from backplane.adapters.redis.hub import Hub
 from backplane.adapters.redis.reader import RedisStreamReader
 from backplane.adapters.redis.signals import RedisSignals
 from backplane.adapters.redis.writer import RedisStreamWriter
+from backplane.ports import suspensions
 from backplane.ports.bus import Bus, Message, Mode, Start
 from backplane.ports.identifiers import new_id
 from backplane.settings import WorkerSettings
@@ -30,10 +32,14 @@ from tests.conftest import TestDatabase
 from tests.data_keys import DATA_KEYS
 from tests.integration.prompts import FREE, POOL, SPARE, envelope, wish
 from tests.integration.sealed_prompts import SealedPrompts
-from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
+from workers.inference.port import KeepsStates
 from workers.inference.scripted import ScriptedBackend
+from workers.ports import AttemptPorts
+from workers.sources.resolving import Sources
+from workers.state_files import StateFiles
+from workers.suspension import Suspension
 from workers.upstream import Upstream
 from workers.worker import Worker
 
@@ -99,10 +105,12 @@ class WorkerWorld:
         redis_url: str | None = None,
         signals: bool = True,
         upstream: Upstream | None = None,
+        sources: Sources | None = None,
+        states: tuple[KeepsStates, StateFiles] | None = None,
         **settings: Any,
     ) -> RunningWorker:
         """Start a worker. Without ``signals`` it hears of a cancel by its heartbeat only; without ``upstream`` it runs
-        the scripted backend."""
+        the scripted backend. ``states`` are the engine of ``upstream`` and its files."""
         url = redis_url or self._redis_url
         bus = self._bus(self._database.role_url("worker"))
         database = PostgresDatabase(self._database.role_url("worker"), pool_size=4)
@@ -114,6 +122,7 @@ class WorkerWorld:
             await backend.start(lambda what, share: None)
             upstream = Upstream(backend, PoolSettings(backend="scripted"))
         readiness, claims = Readiness(), Claims(database, name, LEASE_S)
+        suspension = None if states is None else Suspension(*states, database, DATA_KEYS)
         commands = await bus.subscribe([topics.commands(pool)], topics.WORKERS, Mode.SHARED, prefetch=slots)
         control = await bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=4)
         worker = Worker(
@@ -122,7 +131,7 @@ class WorkerWorld:
             WorkerSettings(lease_s=LEASE_S, **{"max_attempts": 3, "grace_s": 5.0, "emit_every_s": 0.05} | settings),
             claims,
             commands,
-            AttemptPorts(upstream, FREE, bus, streams, database, DATA_KEYS),
+            AttemptPorts(upstream, FREE, bus, streams, database, DATA_KEYS, sources, suspension),
             reader,
             readiness,
         )
@@ -133,6 +142,8 @@ class WorkerWorld:
             beside = [asyncio.create_task(cancellations.run())]
             if signals:
                 beside.append(asyncio.create_task(follow_cancels(reader, worker.running.cancel)))
+            if suspension is not None:
+                beside.append(asyncio.create_task(suspension.follow(reader)))
             try:
                 await worker.run(stop)
             finally:
@@ -166,6 +177,14 @@ class WorkerWorld:
 
     async def cancel(self, prompt: SubmitPrompt) -> None:
         await self.bus.publish(topics.CONTROL, encode(envelope(wish(prompt), self.tenant_id)))
+
+    async def suspend(self, conversation_id: UUID) -> None:
+        """As the command API says it of a conversation."""
+        hub = Hub(self._redis_url)
+        signals = RedisSignals(self._redis_url, hub)
+        await suspensions.announce(signals, self.tenant_id, conversation_id)
+        await signals.close()
+        await hub.close()
 
     async def messages(self, topic: str) -> list[Message]:
         found: list[Message] = []

@@ -13,6 +13,7 @@ from event_schemas.codec import decode, encode
 from event_schemas.control_plane import TitleContent
 from event_schemas.generation import PromptContent, TokensContent
 from event_schemas.payload import Content
+from event_schemas.personas import PersonaContent, PersonaSaved, SavePersona
 from event_schemas.registry import COMMANDS, EVENTS, split
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -66,3 +67,16 @@ def test_the_order_of_an_envelopes_fields_does_not_matter(file: Path, before: di
     fields = json.loads(file.read_text())
     reordered = {"later": before, "data": fields.pop("data"), **fields, "type": fields.pop("type")}
     assert decode(json.dumps(reordered).encode()) == decode(file.read_bytes())
+
+
+def test_a_personas_definition_opens_for_ever() -> None:
+    place = "conversation/01990000-0000-7000-8000-000000000009/01990000-0000-7000-8000-00000000000a"
+    for name in ("persona.save", "persona.saved"):
+        of_persona = [file for file in GOLDEN if split(file.stem)[0] == name]
+        assert of_persona
+        for file in of_persona:
+            saved = decode(file.read_bytes()).data
+            assert isinstance(saved, SavePersona | PersonaSaved)
+            content = opened(saved.content, DataKey(bytes(range(32)), place), PersonaContent)
+            assert content.system == "Translate into {language}."
+            assert content.variables[0].choices == ("French", "German")

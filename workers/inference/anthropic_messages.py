@@ -141,6 +141,9 @@ class AnthropicBackend:
                     raise BackendUnavailable("stream_cut", "the provider's stream ended before the answer did")
                 yield ending.finished()
 
+    async def count(self, request: InferenceRequest) -> None:
+        """Only its provider can."""
+
     async def close(self) -> None:
         http, self._http = self._http, None
         if http is not None:

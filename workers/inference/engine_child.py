@@ -9,7 +9,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from functools import partial
 
@@ -56,13 +56,18 @@ async def _answer_all(backend: Backend, reader: asyncio.StreamReader, tell: Tell
     while (frame := await wire.read_frame(reader)) is not None:
         match frame:
             case ["ask", number, told]:
-                task = asyncio.create_task(_answer(backend, number, wire.to_request(told), tell))
-                running[number] = task
-                task.add_done_callback(partial(_forget, running, number))
+                _begin(running, number, _answer(backend, number, wire.to_request(told), tell), tell)
+            case ["count", number, told]:
+                _begin(running, number, _count(backend, number, wire.to_request(told), tell), tell)
             case ["stop", number] if number in running:
                 running[number].cancel()
     for task in running.values():
         task.cancel()
+
+
+def _begin(running: dict[int, asyncio.Task[None]], number: int, work: Coroutine[None, None, None], tell: Tell) -> None:
+    task = running[number] = asyncio.create_task(_telling_faults(work, number, tell))
+    task.add_done_callback(partial(_forget, running, number))
 
 
 def _forget(running: dict[int, asyncio.Task[None]], number: int, task: asyncio.Task[None]) -> None:
@@ -70,16 +75,27 @@ def _forget(running: dict[int, asyncio.Task[None]], number: int, task: asyncio.T
 
 
 async def _answer(backend: Backend, number: int, request: InferenceRequest, tell: Tell) -> None:
+    async with aclosing(backend.generate(request)) as items:
+        async for item in items:
+            match item:
+                case Delta():
+                    tell("delta", number, *item)
+                case Finished():
+                    tell("finished", number, *wire.from_finished(item))
+                case _:
+                    raise TypeError(f"a local engine gave {type(item).__name__}")
+
+
+async def _count(backend: Backend, number: int, request: InferenceRequest, tell: Tell) -> None:
+    counted = await backend.count(request)
+    if counted is None:
+        raise TypeError("a local engine did not count")
+    tell("counted", number, counted.tokens, counted.window)
+
+
+async def _telling_faults(work: Coroutine[None, None, None], number: int, tell: Tell) -> None:
     try:
-        async with aclosing(backend.generate(request)) as items:
-            async for item in items:
-                match item:
-                    case Delta():
-                        tell("delta", number, *item)
-                    case Finished():
-                        tell("finished", number, *wire.from_finished(item))
-                    case _:
-                        raise TypeError(f"a local engine gave {type(item).__name__}")
+        await work
     except BackendError as error:
         tell("broken", number, *wire.from_error(error))
     except Exception as bug:

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import count
+from typing import Literal
 
 from backplane.settings import LlmSettings, PoolSettings
 from workers.inference import engine_wire as wire
-from workers.inference.port import BackendError, BackendUnavailable, Delta, InferenceRequest, Item, Progress
+from workers.inference.port import BackendError, BackendUnavailable, Counted, Delta, InferenceRequest, Item, Progress
 
 _END_S = 10.0
 
@@ -69,23 +70,36 @@ class EngineProcess:
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
+        async with aclosing(self._told("ask", request)) as told:
+            async for frame in told:
+                match frame:
+                    case ["delta", _, text, tokens]:
+                        yield Delta(text, tokens)
+                    case ["finished", _, *ending]:
+                        yield wire.to_finished(ending)
+                        return
+
+    async def count(self, request: InferenceRequest) -> Counted:
+        async with aclosing(self._told("count", request)) as told:
+            _, _, tokens, window = await anext(told)
+            return Counted(tokens, window)
+
+    async def _told(self, what: Literal["ask", "count"], request: InferenceRequest) -> AsyncGenerator[wire.Frame]:
+        """What the engine says to ``request``, without end. Raises RequestRefused, BackendUnavailable."""
         if self._writer is None or self._closing or self.lost:
             raise await self._gone()
         number = next(self._numbers)
         frames = self._frames[number] = asyncio.Queue()
         try:
-            self._writer.write(wire.question(number, request))
+            self._writer.write(wire.question(what, number, request))
             while True:
                 match await frames.get():
-                    case ["delta", _, text, tokens]:
-                        yield Delta(text, tokens)
-                    case ["finished", _, *told]:
-                        yield wire.to_finished(told)
-                        return
                     case ["broken", _, kind, reason, message]:
                         raise wire.to_error(kind, reason, message)
-                    case _:
+                    case None:
                         raise await self._gone()
+                    case frame:
+                        yield frame
         finally:
             del self._frames[number]
             if not self._writer.is_closing():

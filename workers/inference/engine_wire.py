@@ -1,15 +1,16 @@
 """What is said between a worker and an engine in a process of its own: JSON, each frame after its length.
 
-to the engine     ["serve", pool's name, its settings, LLM_… settings], then ["ask", number, request], ["stop", number]
+to the engine     ["serve", pool's name, its settings, LLM_… settings], then ["ask", number, request],
+                  ["count", number, request], ["stop", number]
 from the engine   ["progress", doing, share], then ["ready"] or ["broken", 0, …]
-                  ["delta", number, text, logprobs], and last ["finished", number, …] or
-                  ["broken", number, kind, reason, message]
+                  ["delta", number, text, logprobs], and last ["finished", number, …],
+                  ["counted", number, tokens, window] or ["broken", number, kind, reason, message]
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import TypeAdapter
@@ -39,10 +40,10 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame | None:
     return frame
 
 
-def question(number: int, request: InferenceRequest) -> bytes:
-    """An ``ask`` as it is sent. Raises RequestRefused."""
+def question(what: Literal["ask", "count"], number: int, request: InferenceRequest) -> bytes:
+    """As it is sent. Raises RequestRefused."""
     try:
-        return packed("ask", number, _REQUEST.dump_python(request, mode="json"))
+        return packed(what, number, _REQUEST.dump_python(request, mode="json"))
     except TypeError:
         raise RequestRefused("invalid_request", "the prompt holds half a surrogate pair; send valid Unicode") from None
 

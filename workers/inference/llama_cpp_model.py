@@ -27,6 +27,7 @@ from workers.inference.port import BackendUnavailable, InferenceRequest, Progres
 from workers.inference.stop_strings import StopCut
 from workers.inference.text_request import context_length_exceeded, most_tokens
 from workers.inference.threaded import Counts
+from workers.inference.token_mask import TokenMask, TokenMasks
 
 # The engine's log carries prompts. It keeps this callback as long as the process lives, and ctypes doesn't.
 _NO_LOG = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -64,6 +65,7 @@ class LlamaCppModel:
         self._model = self._load(path, architecture, gpu_layers, options, progress)
         try:
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+            self._masks = TokenMasks(self._vocab)
             self._formatter = self._chat_formatter()
             self._batch_tokens = GPU_BATCH_TOKENS if self._on_gpu(gpu_layers) else CPU_BATCH_TOKENS
             for _ in range(contexts):
@@ -81,6 +83,13 @@ class LlamaCppModel:
     def chat_template(self) -> bool:
         return self._formatter is not None
 
+    @property
+    def window(self) -> int:
+        return self._window
+
+    def count(self, request: InferenceRequest) -> int:
+        return len(self._prompt(request.messages))
+
     def complete(self, request: InferenceRequest, counts: Counts, receive: Receive) -> None:
         prompt = self._prompt(request.messages)
         counts.input_tokens = len(prompt)
@@ -88,6 +97,7 @@ class LlamaCppModel:
             raise context_length_exceeded(len(prompt), self._window)
         wanted = most_tokens(request, window=self._window, chat_template=self.chat_template)
         limit = min(wanted, self._window - len(prompt))
+        mask = self._masks.of(request.response_format)
         context = self._contexts.pop()
         sampler = self._sampler(request.parameters)
         try:
@@ -97,19 +107,30 @@ class LlamaCppModel:
                 if receive(""):
                     return
                 self._decode(context, prompt[start : start + self._batch_tokens])
-            self._answer(context, sampler, limit, self._stops(request.stop), counts, receive)
+            self._answer(context, sampler, mask, limit, self._stops(request.stop), counts, receive)
         finally:
             llama_cpp.llama_sampler_free(sampler)
             self._contexts.append(context)
 
     def _answer(
-        self, context: Any, sampler: Any, limit: int, stops: Iterable[str], counts: Counts, receive: Receive
+        self,
+        context: Any,
+        sampler: Any,
+        mask: TokenMask | None,
+        limit: int,
+        stops: Iterable[str],
+        counts: Counts,
+        receive: Receive,
     ) -> None:
         cut = StopCut(stops)
         # A character may be spread over several tokens.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while True:
+            if mask is not None:
+                mask.apply(context)
             token = llama_cpp.llama_sampler_sample(sampler, context, -1)
+            if mask is not None:
+                mask.accept(token)
             counts.output_tokens += 1
             ended = llama_cpp.llama_vocab_is_eog(self._vocab, token)
             if not ended and receive(cut.feed(decoder.decode(self._piece(token)))):

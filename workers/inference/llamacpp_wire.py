@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import orjson
 
+from event_schemas.chat import ChatMessage
 from event_schemas.logprobs import TokenLogprob
 from workers.inference import token_logprobs, transcript
+from workers.inference.held_schema import held_schema
 from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, RequestRefused
 from workers.inference.text_request import check_text_request, context_length_exceeded, most_tokens
 
@@ -34,17 +36,17 @@ class Ending:
     error: dict[str, Any] | None = None
     top_logprobs: int | None = None
     logprobs: Sequence[TokenLogprob] = ()
+    cached_tokens: int = 0
 
 
 def request_body(request: InferenceRequest, *, window: int, chat_template: bool) -> bytes:
-    """The request as the engine's JSON. Raises RequestRefused."""
+    """The request as the engine's JSON, but for its slot. Raises RequestRefused."""
     parameters = request.parameters
     check_text_request(request)
     body: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_progress": True,  # a sign of life a batch, at which a cancellation can be answered
-        "cache_prompt": False,
         "max_tokens": most_tokens(request, window=window, chat_template=chat_template),
     }
     for name in _SAMPLING:
@@ -66,10 +68,37 @@ def request_body(request: InferenceRequest, *, window: int, chat_template: bool)
         stops = tuple(dict.fromkeys((*transcript.STOP_STRINGS, *stops)))
     if stops:
         body["stop"] = stops
+    if request.response_format is not None and request.response_format.json_schema is not None:
+        # The engine takes no notice of a `response_format` where a chat template is without a parser of its own.
+        body["json_schema"] = held_schema(request.response_format.json_schema)
     try:
         return orjson.dumps(body)
     except TypeError:
         raise RequestRefused("invalid_request", "the prompt holds half a surrogate pair; send valid Unicode") from None
+
+
+def in_slot(body: bytes, slot: int, *, restored: bool) -> bytes:
+    """``body``, a request, to be run in this slot, from what it holds where that was restored for it."""
+    return body[:-1] + b',"id_slot":%d,"cache_prompt":%b}' % (slot, b"true" if restored else b"false")
+
+
+def has_begun(chunk: str) -> bool:
+    """Whether the chunk tells that the engine has read something of its prompt, and not only that it is about to."""
+    progress = orjson.loads(chunk).get("prompt_progress")
+    return progress is not None and progress["processed"] > progress["cache"]
+
+
+def counting(messages: Sequence[ChatMessage], *, chat_template: bool) -> tuple[str, dict[str, Any]]:
+    """Which question tells how many tokens ``messages`` have, and its body."""
+    if chat_template:
+        said = [{"role": message.role, "content": message.text} for message in messages]
+        return "/v1/chat/completions/input_tokens", {"messages": said}
+    return "/tokenize", {"content": transcript.render(messages), "add_special": True}
+
+
+def counted(told: dict[str, Any]) -> int:
+    """What the answer to ``counting`` says."""
+    return len(told["tokens"]) if "tokens" in told else int(told["input_tokens"])
 
 
 def read_chunk(chunk: str, ending: Ending) -> str:
@@ -81,6 +110,7 @@ def read_chunk(chunk: str, ending: Ending) -> str:
     if usage := told.get("usage"):
         ending.input_tokens = usage["prompt_tokens"]
         ending.output_tokens = usage["completion_tokens"]
+        ending.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     if progress := told.get("prompt_progress"):
         ending.input_tokens = progress["total"]
     if not told["choices"]:
@@ -102,7 +132,7 @@ def engine_error(error: dict[str, Any], window: int) -> BackendError:
         tokens = error.get("n_prompt_tokens")
         return context_length_exceeded(tokens if isinstance(tokens, int) else None, window)
     if isinstance(code, int) and 400 <= code < 500:
-        return _refused(str(kind))
+        return refused(str(kind))
     return BackendUnavailable("engine_failed", f"the engine failed ({kind}, code {code})")
 
 
@@ -110,11 +140,12 @@ def engine_failure(failure: Exception, *, begun: bool) -> BackendError:
     """What the engine threw, as the port's error. A chat template that objects throws before the prompt is begun."""
     log.debug("engine failure: %s", failure)
     if isinstance(failure, RuntimeError) and not begun:
-        return _refused("chat template")
+        return refused("chat template")
     return BackendUnavailable("engine_failed", f"the engine broke off: {type(failure).__name__}")
 
 
-def _refused(kind: str) -> RequestRefused:
+def refused(kind: str) -> RequestRefused:
+    """``kind`` is what the engine says that it does not take."""
     return RequestRefused(
         "invalid_request",
         f"the engine refused the request ({kind}): a parameter is out of range, or the model's chat template does not "

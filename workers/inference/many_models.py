@@ -6,19 +6,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import Counter, Gauge
 
+from backplane.ports import token_estimate
 from backplane.settings import LlmSettings, PoolSettings
 from workers.inference.engine_process import EngineProcess
 from workers.inference.gguf import ModelError, read_header
 from workers.inference.memory_plan import PATIENCE_S, Admit, Load, MemoryPlan, Unload, Waiter
 from workers.inference.model_files import common_window, whole_size
 from workers.inference.model_memory import in_words, needed_bytes
-from workers.inference.port import BackendError, BackendUnavailable, InferenceRequest, Item, Progress, RequestRefused
+from workers.inference.port import (
+    BackendError,
+    BackendUnavailable,
+    Counted,
+    InferenceRequest,
+    Item,
+    Progress,
+    RequestRefused,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +108,15 @@ class ManyModels:
             finally:
                 self._plan.done(model)
                 self._settle()
+
+    async def count(self, request: InferenceRequest) -> Counted:
+        """By the engine while it is in memory; loading it only to count would unload another. Else an estimate."""
+        engine = self._engines.get(request.model)
+        if engine is not None:
+            with suppress(BackendUnavailable):  # it was unloaded at this very moment
+                return await engine.count(request)
+        assert self._pool.context_window is not None, "it was set at start"
+        return Counted(token_estimate.input_tokens(request.messages), self._pool.context_window)
 
     async def close(self) -> None:
         self._open = False

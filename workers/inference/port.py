@@ -11,8 +11,9 @@ BackendError              ``reason`` is stable and goes into the record, the mes
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from event_schemas.chat import ChatMessage, ResponseFormat, Tool
@@ -59,6 +60,8 @@ class InferenceRequest:
     """One attempt at one generation. ``messages`` is the whole conversation, oldest first.
 
     ``model`` is the engine's own name for it. ``key`` is the provider's key to ask with, None for an engine of ours.
+    ``state_name`` and ``state_file`` are for a backend that keeps states: what this one's is to be known by, None where
+    it is not to be kept, and the file that the engine is to go on from.
     """
 
     generation_id: UUID
@@ -71,6 +74,8 @@ class InferenceRequest:
     response_format: ResponseFormat | None = None
     stop: tuple[str, ...] = ()
     key: str | None = field(default=None, repr=False)
+    state_name: str | None = None
+    state_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,26 @@ class Finished:
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
 
+    def after(self, *earlier: Finished) -> Finished:
+        """This one, with what ``earlier`` requests of the same attempt used."""
+        counted = [one for one in (self, *earlier) if one.input_tokens is not None and one.output_tokens is not None]
+        known = len(counted) == len(earlier) + 1
+        return replace(
+            self,
+            input_tokens=sum(one.input_tokens or 0 for one in counted) if known else None,
+            output_tokens=sum(one.output_tokens or 0 for one in counted) if known else None,
+            cached_input_tokens=sum(one.cached_input_tokens for one in counted),
+            reasoning_tokens=sum(one.reasoning_tokens for one in counted),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Tokens that a model is given to read, and how many its window has, the answer's included."""
+
+    tokens: int
+    window: int
+
 
 Item: TypeAlias = Limits | Delta | Reasoning | ToolCallDelta | Finished
 """What an engine gives: Limits at most once and first, then the answer's pieces, then Finished."""
@@ -140,5 +165,35 @@ class Backend(Protocol):
         its slot is free again. Raises RequestRefused, BackendUnavailable.
         """
 
+    async def count(self, request: InferenceRequest) -> Counted | None:
+        """What ``generate`` would give the model to read; None where only who runs it can count.
+
+        Raises RequestRefused, BackendUnavailable.
+        """
+
     async def close(self) -> None:
         """Release the engine. Running generations end with BackendUnavailable."""
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A backend that can put into a file what its model has read, and go on from there (``InferenceRequest``).
+
+    What a file holds is as good as the text that was read.
+    """
+
+    def keep_states(self, folder: Path) -> None:
+        """Before it is started: where the files stand. Nobody else may enter that folder."""
+
+    @property
+    def state_facts(self) -> str:
+        """What has to be the same where a file is to be used: engine, model, window, and how they are run.
+
+        Once it is started.
+        """
+
+    async def save_state(self, name: str) -> Path | None:
+        """A new file with what is known by ``name``, which the engine then lets go of; None: it has no such thing.
+
+        Waits for the answer that reads there to end. Raises BackendError.
+        """

@@ -7,6 +7,7 @@ one holds for all later attempts. Without it the answer is deterministic words a
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from typing import Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workers.inference.port import (
     BackendUnavailable,
+    Counted,
     Delta,
     Finished,
     InferenceRequest,
@@ -33,6 +35,7 @@ class Script(BaseModel):
 
     tokens: tuple[str, ...] | None = Field(default=None, description="the deltas, in order; empty ones only count")
     count: int | None = Field(default=None, ge=0, description="so many made-up words, where `tokens` is not given")
+    echo: bool = Field(default=False, description="say what the newest message says, one delta a word")
     first_delay_s: float = Field(default=0.0, ge=0)
     delay_s: float = Field(default=0.0, ge=0)
     fail_after: int | None = Field(default=None, ge=0, description="break off after so many tokens")
@@ -64,7 +67,7 @@ class ScriptedBackend:
         self._check_open()
         script = _script(request)
         tokens, finish_reason = _answer(request, script)
-        input_tokens = sum(len(message.text.split()) for message in request.messages)
+        input_tokens = _words(request)
         if self._context_window is not None and input_tokens >= self._context_window:
             raise RequestRefused(
                 "context_length_exceeded",
@@ -80,6 +83,9 @@ class ScriptedBackend:
                     yield Delta(token)
             await self._fault(script, len(tokens))
             yield Finished(finish_reason, input_tokens, len(tokens))
+
+    async def count(self, request: InferenceRequest) -> Counted | None:
+        return None if self._context_window is None else Counted(_words(request), self._context_window)
 
     async def close(self) -> None:
         self._open = False
@@ -116,6 +122,10 @@ class ScriptedBackend:
                 timer.cancel()
 
 
+def _words(request: InferenceRequest) -> int:
+    return sum(len(message.text.split()) for message in request.messages)
+
+
 def _end_pause(pause: asyncio.Future[None]) -> None:
     if not pause.done():
         pause.set_result(None)
@@ -150,6 +160,8 @@ def _answer(request: InferenceRequest, script: Script) -> tuple[list[str], Liter
         raise RequestRefused("unsupported", "the prompt asks for logprobs, and a script has none")
     if script.tokens is not None:
         tokens = list(script.tokens)
+    elif script.echo:
+        tokens = re.findall(r"\s*\S+", request.messages[-1].text)
     else:
         wanted = script.count if script.count is not None else limit or DEFAULT_COUNT
         first = request.parameters.seed or 0

@@ -14,6 +14,7 @@ from workers.inference.engine_stream import Receive
 from workers.inference.port import (
     BackendError,
     BackendUnavailable,
+    Counted,
     Delta,
     Finished,
     InferenceRequest,
@@ -50,6 +51,13 @@ class TextModel(Protocol):
     @property
     def chat_template(self) -> bool:
         """Whether it has one; else it gets a transcript."""
+
+    @property
+    def window(self) -> int:
+        """Tokens of prompt and answer together."""
+
+    def count(self, request: InferenceRequest) -> int:
+        """Tokens of its prompt. Raises as ``complete``."""
 
     def complete(self, request: InferenceRequest, counts: Counts, receive: Receive) -> None:
         """Give ``receive`` the answer piece by piece and count in ``counts``, until the answer ends or it returns True.
@@ -89,7 +97,7 @@ class ThreadedBackend(ABC):
             raise RequestRefused("unsupported", "the prompt asks for logprobs, which this engine does not tell")
         model, counts = self._model, Counts()
         assert model is not None
-        stream = await self._slots.begin(lambda receive: model.complete(request, counts, receive))
+        stream = await self._slots.begin(lambda slot, receive: model.complete(request, counts, receive))
         try:
             at_start = not model.chat_template
             while (text := await stream.next_chunk()) is not None:
@@ -104,6 +112,22 @@ class ThreadedBackend(ABC):
             yield counts.finished(stream.failure)
         finally:
             stream.stop()
+
+    async def count(self, request: InferenceRequest) -> Counted:
+        self._slots.check_open()
+        check_text_request(request)
+        model, counts = self._model, Counts()
+        assert model is not None
+
+        def count(slot: int, receive: Receive) -> None:
+            counts.input_tokens = model.count(request)
+
+        # In a slot, so that nobody closes the model meanwhile.
+        stream = await self._slots.begin(count)
+        await stream.next_chunk()
+        if stream.failure is not None:
+            counts.finished(stream.failure)
+        return Counted(counts.input_tokens, model.window)
 
     async def close(self) -> None:
         await self._slots.close()

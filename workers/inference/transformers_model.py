@@ -92,6 +92,13 @@ class TransformersModel:
     def chat_template(self) -> bool:
         return bool(self._tokenizer.chat_template)
 
+    @property
+    def window(self) -> int:
+        return self._window
+
+    def count(self, request: InferenceRequest) -> int:
+        return len(self._prompt(request.messages))
+
     def close(self) -> None:
         self._model = None
         if torch.cuda.is_available():

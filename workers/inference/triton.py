@@ -91,6 +91,9 @@ class TritonBackend:
                 stream.cancel()
         yield answer.finished()
 
+    async def count(self, request: InferenceRequest) -> None:
+        """Only its provider can."""
+
     async def close(self) -> None:
         client, self._client = self._client, None
         for stream in self._streams:

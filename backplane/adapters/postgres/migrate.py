@@ -34,6 +34,7 @@ async def migrate(owner_url: str, passwords: Mapping[str, str]) -> tuple[str | N
             await connection.commit()
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, asyncpg.Connection)
+            await driver.execute("SELECT knowledge.make_chunks()")  # pgvector may have come since the last time
             for role, password in passwords.items():
                 await driver.execute(
                     await driver.fetchval(

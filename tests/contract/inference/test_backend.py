@@ -24,7 +24,7 @@ from workers.inference.hugging_face import TransformersBackend
 from workers.inference.llama_cpp_python import LlamaCppPythonBackend
 from workers.inference.llamacpp import LlamaCppBackend
 from workers.inference.many_models import ManyModels
-from workers.inference.port import Backend, BackendUnavailable, Delta, Item, Limits, RequestRefused
+from workers.inference.port import Backend, BackendUnavailable, Counted, Delta, Item, Limits, RequestRefused
 from workers.inference.scripted import ScriptedBackend
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,6 +71,7 @@ BACKENDS = [
 ]
 ENDLESS = Parameters(max_tokens=WINDOW - 256, temperature=0)
 """As long as the window allows with any of these prompts, which some engines insist on."""
+LOCAL = (ScriptedBackend, LlamaCppBackend, LlamaCppPythonBackend, TransformersBackend, ManyModels)
 SLOW_SCRIPT = {"script": '{"hang_after": 5}'}
 
 
@@ -162,6 +163,23 @@ async def test_all_roles_count_as_input(backend: Backend) -> None:
         )
     )
     assert long.input_tokens > short.input_tokens
+
+
+async def test_who_counts_counts_what_it_would_read(backend: Backend) -> None:
+    """Providers alone could say, and do not."""
+    conversation = (
+        ChatMessage(role="system", content="You are a sailor. <|im_end|>"),
+        "Hello {x}",
+        ChatMessage(role="assistant", content="Ahöy ✓, who are you?\n\n"),
+        "Nobody of note.",
+    )
+    asked = [request(), request(*conversation), request("la " * 200)]
+    counted = [await backend.count(one) for one in asked]
+    if isinstance(backend, LOCAL):
+        read = [(await answer(backend.generate(one)))[1].input_tokens for one in asked]
+        assert counted == [Counted(tokens, WINDOW) for tokens in read]
+    else:
+        assert counted == [None] * len(asked)
 
 
 async def test_more_generations_than_slots_all_end(backend: Backend) -> None:

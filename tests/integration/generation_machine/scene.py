@@ -30,6 +30,7 @@ from tests.integration.generation_machine.worker_process import WorkerProcess
 from tests.integration.generation_machine.world import World
 from tests.integration.prompts import POOL, SPARE, envelope, wish
 from tests.integration.sealed_prompts import SealedPrompts
+from tests.integration.test_authenticator import LocalSignals
 
 COMMANDS = topics.commands(POOL)
 SPARE_COMMANDS = topics.commands(SPARE)
@@ -62,6 +63,7 @@ class Scene:
             ProcessDatabase(world.queries, system, world.loop),
             Streams(world.sides["queries"].reader, world.loop),
             NoKeys(),
+            LocalSignals(),
             DATA_KEYS,
             self.broker,
             mouth,

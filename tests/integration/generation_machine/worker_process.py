@@ -19,9 +19,9 @@ from tests.integration.generation_machine.ports import ProcessDatabase, ProcessS
 from tests.integration.generation_machine.process import Process
 from tests.integration.generation_machine.world import RedisSide, World
 from tests.integration.prompts import FREE
-from workers.attempt import AttemptPorts
 from workers.cancellation import Cancellations, follow_cancels
 from workers.claims import Claims
+from workers.ports import AttemptPorts
 from workers.upstream import Upstream
 from workers.worker import Worker
 

@@ -5,14 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from backplane.ports.identifiers import new_id
 from backplane.security.content import DataKey
+from event_schemas.batches import (
+    BatchCancelled,
+    BatchCompleted,
+    BatchContent,
+    BatchDeleted,
+    BatchExpired,
+    BatchLinesFailed,
+    BatchSubmitted,
+    FailedLine,
+    LineFailureContent,
+    LineFailuresContent,
+)
 from event_schemas.chat import AnswerContent, ChatMessage, Piece
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed, TitleContent
+from event_schemas.conversations import (
+    ConversationEnded,
+    ConversationForked,
+    ConversationResumed,
+    ConversationSummarised,
+    ConversationSuspended,
+    ConversationTitled,
+    SummaryContent,
+)
 from event_schemas.envelope import Envelope
 from event_schemas.erasure import ContentErased
 from event_schemas.generation import (
@@ -25,11 +46,22 @@ from event_schemas.generation import (
     GenerationStarted,
     Parameters,
     PromptContent,
+    Purpose,
     SubmitPrompt,
     TokensContent,
     TokensEmitted,
 )
-from event_schemas.payload import Content, Payload, Usage, Written
+from event_schemas.knowledge import (
+    CollectionContent,
+    CollectionCreated,
+    DocumentContent,
+    DocumentIngested,
+    IngestDocument,
+    IngestionFailed,
+    IngestionProgressed,
+)
+from event_schemas.payload import Content, Payload, PersonaRef, Usage, Written
+from event_schemas.personas import PersonaContent, PersonaRemoved, PersonaSaved
 from projections.catalog import PROJECTIONS
 from projections.event_log import Received
 from projections.state import State
@@ -73,6 +105,8 @@ class Story:
         metadata: dict[str, str] | None = None,
         title: str | None = "A title",
         keeps_content: bool = True,
+        persona: PersonaRef | None = None,
+        batch_id: UUID | None = None,
     ) -> Envelope[SubmitPrompt]:
         said = [
             one if isinstance(one, ChatMessage) else ChatMessage(role=one[0], content=one[1])
@@ -96,6 +130,9 @@ class Story:
                 ),
                 title=None if parent or title is None else self._written(TitleContent(title=title)),
                 keeps_content=keeps_content,
+                persona=persona,
+                batch_id=batch_id,
+                batch_line=None if batch_id is None else 1,
             )
         )
         assert isinstance(made.data, SubmitPrompt)
@@ -153,6 +190,7 @@ class Story:
         *,
         attempt: int = 1,
         deltas: Iterable[Piece] = ("A ", "fold."),
+        persona: PersonaRef | None = None,
     ) -> AnyEnvelope:
         parts = tuple(deltas)
         common = {
@@ -164,6 +202,7 @@ class Story:
             "model": f"model-{attempt}",
             "usage": Usage(input_tokens=7, output_tokens=len(parts), source="provider"),
             "deltas": len(parts),
+            "persona": persona,
             "content": self._written(AnswerContent.of(parts)) if parts else None,
         }
         match how:
@@ -180,17 +219,123 @@ class Story:
         content = self._written(TitleContent(title=title))
         return self.envelope(ConversationRenamed(conversation_id=self.conversation_id, content=content))
 
+    def saved(self, persona: PersonaRef) -> AnyEnvelope:
+        content = self._written(PersonaContent(system=f"You are {persona.name}."))
+        return self.envelope(PersonaSaved(**persona.model_dump(), content=content))
+
+    def removed(self, persona: PersonaRef) -> AnyEnvelope:
+        return self.envelope(PersonaRemoved(persona_id=persona.persona_id, name=persona.name))
+
     def deleted(self) -> AnyEnvelope:
         return self.envelope(ConversationDeleted(conversation_id=self.conversation_id))
 
     def erased(self) -> AnyEnvelope:
         return self.envelope(ContentErased(conversation_id=self.conversation_id, reason="asked"))
 
+    def titled(self, title: str) -> AnyEnvelope:
+        content = self._written(TitleContent(title=title))
+        return self.envelope(
+            ConversationTitled(conversation_id=self.conversation_id, generation_id=new_id(), content=content)
+        )
+
+    def summarised(self, up_to_message_id: UUID) -> AnyEnvelope:
+        return self.envelope(
+            ConversationSummarised(
+                conversation_id=self.conversation_id,
+                generation_id=new_id(),
+                up_to_message_id=up_to_message_id,
+                content=self._written(SummaryContent(summary="They spoke of folds.")),
+            )
+        )
+
+    def forked(self, message_id: UUID, persona: PersonaRef | None = None) -> AnyEnvelope:
+        """It was forked from another one, at this message of that one."""
+        return self.envelope(
+            ConversationForked(
+                conversation_id=self.conversation_id,
+                from_conversation_id=new_id(),
+                message_id=message_id,
+                user_id=self.user_id,
+                title=self._written(TitleContent(title="The other's title")),
+                persona=persona,
+            )
+        )
+
+    def state(
+        self, *changes: type[ConversationSuspended | ConversationResumed | ConversationEnded]
+    ) -> list[AnyEnvelope]:
+        return [self.envelope(change(conversation_id=self.conversation_id)) for change in changes]
+
+    def beside(self, purpose: Purpose) -> list[AnyEnvelope]:
+        """All facts of a generation beside the conversation."""
+        return [
+            fact.model_copy(update={"data": fact.data.model_copy(update={"purpose": purpose})})
+            if "purpose" in type(fact.data).model_fields
+            else fact
+            for fact in self.whole()
+        ]
+
+    def batch(self, *, cancelled: bool = False, deleted: bool = False) -> list[AnyEnvelope]:
+        """A batch of two lines, of which the second one never becomes a prompt."""
+        batch_id = new_id()
+        submitted = BatchSubmitted(
+            batch_id=batch_id,
+            user_id=self.user_id,
+            key_id=self.key_id,
+            total=2,
+            expires_at=self.now + timedelta(hours=24),
+            content=self._written(BatchContent(metadata={"run": "nightly"})),
+        )
+        why = LineFailureContent(custom_id="second", message="It was not begun.")
+        failed = BatchLinesFailed(
+            batch_id=batch_id,
+            lines=(FailedLine(line=2, code="batch_cancelled" if cancelled else "batch_expired"),),
+            content=self._written(LineFailuresContent(lines=(why,))),
+        )
+        facts = [self.envelope(submitted), *self.whole(batch_id=batch_id)]
+        facts.append(self.envelope((BatchCancelled if cancelled else BatchExpired)(batch_id=batch_id)))
+        facts.append(self.envelope(failed))
+        facts.append(self.envelope(BatchCompleted(batch_id=batch_id, completed=1, failed=1)))
+        return [*facts, self.envelope(BatchDeleted(batch_id=batch_id))] if deleted else facts
+
+    def knowledge(self) -> list[AnyEnvelope]:
+        """A collection of two documents, one of which cannot be read."""
+        collection_id = new_id()
+        facts = [
+            self.envelope(
+                CollectionCreated(
+                    collection_id=collection_id,
+                    name="handbook",
+                    embedder="minilm",
+                    language="english",
+                    content=self._written(CollectionContent(description="ours")),
+                )
+            )
+        ]
+        for readable in (True, False):
+            about: dict[str, Any] = {"document_id": new_id(), "collection_id": collection_id}
+            name = self._written(DocumentContent(name="Holidays"))
+            ingest = self.envelope(IngestDocument(**about, bytes=10, content=name))
+            about["ingestion_id"] = ingest.id
+            end: Payload = IngestionFailed(**about, reason="encrypted", detail="it wants a password")
+            if readable:
+                end = DocumentIngested(**about, kind="pdf", characters=100, chunks=64)
+            progressed = IngestionProgressed(**about, stage="embedding", embedded=32, chunks=64)
+            facts += [ingest, self.envelope(progressed), self.envelope(end)]
+        return facts
+
     def whole(
-        self, how: Ending = "completed", attempts: int = 1, parent: UUID | None = None, *, keeps_content: bool = True
+        self,
+        how: Ending = "completed",
+        attempts: int = 1,
+        parent: UUID | None = None,
+        *,
+        keeps_content: bool = True,
+        persona: PersonaRef | None = None,
+        batch_id: UUID | None = None,
     ) -> list[AnyEnvelope]:
         """All facts of one generation, in the order in which they came to be."""
-        prompt = self.prompt(parent=parent, keeps_content=keeps_content)
+        prompt = self.prompt(parent=parent, keeps_content=keeps_content, persona=persona, batch_id=batch_id)
         generation_id = prompt.data.generation_id
         facts: list[AnyEnvelope] = [prompt]
         for attempt in range(1, attempts + 1):
@@ -199,7 +344,7 @@ class Story:
             facts.append(self.started(generation_id, attempt))
             facts.append(self.tokens(generation_id, 1, "A ", attempt=attempt))
             facts.append(self.tokens(generation_id, 2, "fold.", attempt=attempt))
-        return [*facts, self.ended(generation_id, how, attempt=attempts)]
+        return [*facts, self.ended(generation_id, how, attempt=attempts, persona=persona)]
 
 
 def received(facts: Iterable[AnyEnvelope]) -> list[Received]:

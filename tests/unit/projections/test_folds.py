@@ -4,17 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backplane.ports.identifiers import new_id
 from backplane.security.content import ContentErased
 from event_schemas.chat import AnswerContent, Piece
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationRenamed, TitleContent
+from event_schemas.conversations import ConversationEnded, ConversationResumed, ConversationSuspended
 from event_schemas.envelope import Envelope
 from event_schemas.generation import AttemptLost, GenerationCompleted, PromptContent, SubmitPrompt, TokensContent
-from event_schemas.payload import Usage
+from event_schemas.payload import PersonaRef, Usage
+from event_schemas.personas import PersonaContent
 from projections.catalog import PROJECTIONS, needed_for
 from projections.table import Row
 from tests.data_keys import data_key, plain, read
 from tests.unit.projections.story import Ending, Story, folded
+
+CLERK = PersonaRef(persona_id=new_id(), name="clerk", version=2)
+POET = PersonaRef(persona_id=new_id(), name="poet", version=1)
 
 
 def only(rows: dict[str, dict[tuple[UUID | int, ...], Row]], model: str) -> Row:
@@ -37,16 +43,31 @@ def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
     """(facts as they came to be, the same in any order, some of them twice with duplicates dropped)."""
     story = Story(is_plain=draw(st.booleans()))
     how: Ending = draw(st.sampled_from(("completed", "failed", "cancelled")))
-    facts = story.whole(how, attempts=draw(st.integers(1, 3)), keeps_content=draw(st.booleans()))
+    personas = st.sampled_from((None, CLERK, POET))
+    facts = story.whole(
+        how, attempts=draw(st.integers(1, 3)), keeps_content=draw(st.booleans()), persona=draw(personas)
+    )
     if draw(st.booleans()):
         assert isinstance(facts[0].data, SubmitPrompt)
-        facts += story.whole(how, parent=facts[0].data.generation_id, keeps_content=draw(st.booleans()))
+        parent = facts[0].data.generation_id
+        facts += story.whole(how, parent=parent, keeps_content=draw(st.booleans()), persona=draw(personas))
     if draw(st.booleans()):
         facts.append(story.handed_on(as_prompt(facts[0])))
+    if draw(st.booleans()):
+        facts += story.beside("title")
+        facts.append(story.titled("Of folds"))
+    if draw(st.booleans()):
+        facts.append(story.summarised(facts[0].data.generation_id))  # type: ignore[attr-defined]
+    if draw(st.booleans()):
+        facts.append(story.forked(UUID(int=0), draw(personas)))
+    if draw(st.booleans()):
+        facts += story.state(ConversationSuspended, ConversationResumed, ConversationEnded)
     if draw(st.booleans()):
         facts.append(story.renamed("Folds"))
     if draw(st.booleans()):
         facts.append(story.erased())
+    if draw(st.booleans()):
+        facts += story.batch(cancelled=draw(st.booleans()), deleted=draw(st.booleans()))
     if draw(st.booleans()):
         facts.append(story.deleted())
     kept = draw(st.lists(st.booleans(), min_size=len(facts), max_size=len(facts)))
@@ -58,6 +79,49 @@ def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
 def test_any_order_of_the_facts_gives_the_same_rows(histories: tuple[list[AnyEnvelope], list[AnyEnvelope]]) -> None:
     in_order, shuffled = histories
     assert folded(shuffled) == folded(in_order)
+
+
+def test_what_is_made_beside_a_conversation_is_no_message_of_it() -> None:
+    story = Story()
+    prompt, *_ = whole = story.whole()
+    told = folded([*whole, *story.beside("summary")])
+    assert told["conversations"] == folded(whole)["conversations"]
+    assert told["messages"] == folded(whole)["messages"]
+    assert sorted(row["purpose"] for row in told["generations"].values()) == ["answer", "summary"]
+    assert len(told["usage"]) == 2, "it costs"
+    assert only(told, "conversations")["last_message_id"] == as_prompt(prompt).data.generation_id
+
+
+def test_a_title_that_a_model_made_goes_before_the_first_words_and_after_a_persons() -> None:
+    story = Story()
+    prompt, titled, renamed = story.prompt(title="First words"), story.titled("Of folds"), story.renamed("Mine")
+    for facts, title in ([prompt, titled], "Of folds"), ([prompt, renamed, titled], "Mine"):
+        written = only(folded(facts), "conversations")["title"]
+        assert read(written, story.key, TitleContent).title == title
+
+
+def test_a_fork_begins_at_a_message_of_another_conversation_and_goes_on_by_itself() -> None:
+    story = Story()
+    shared = new_id()
+    fork = story.forked(shared, CLERK)
+    forked = only(folded([fork]), "conversations")
+    assert (forked["last_message_id"], forked["forked_at_message"]) == (shared, shared)
+    assert (forked["persona_id"], forked["persona"], forked["persona_version"]) == (CLERK.persona_id, "clerk", 2)
+    prompt = story.prompt(parent=shared, title=None)
+    went_on = only(folded([fork, prompt]), "conversations")
+    assert (went_on["last_message_id"], went_on["persona"]) == (prompt.data.generation_id, None)
+    assert read(went_on["title"], story.key, TitleContent).title == "The other's title"
+
+
+def test_what_has_ended_is_not_resumed_and_a_summary_goes_with_its_conversation() -> None:
+    story = Story()
+    facts = [story.prompt(), *story.state(ConversationSuspended)]
+    assert only(folded(facts), "conversations")["state"] == "suspended"
+    facts += story.state(ConversationEnded, ConversationResumed)
+    assert only(folded(facts), "conversations")["state"] == "ended"
+    facts.append(story.summarised(new_id()))
+    assert only(folded(facts), "conversation_summaries")["conversation_id"] == story.conversation_id
+    assert folded([*facts, story.deleted()])["conversation_summaries"] == {}
 
 
 def test_a_prompt_that_was_handed_on_is_the_same_prompt() -> None:
@@ -357,3 +421,56 @@ def test_a_projection_stands_after_those_that_it_looks_at() -> None:
     assert [projection.name for projection in needed_for("token_batches")] == ["generations", "token_batches"]
     with pytest.raises(LookupError, match="no read model 'nothing'"):
         needed_for("nothing")
+
+
+def test_a_conversation_says_what_its_newest_prompt_was_asked_as() -> None:
+    story = Story()
+    first, second = story.whole(persona=CLERK), story.whole(persona=POET)
+    row = only(folded([*first, *second]), "conversations")
+    assert (row["persona_id"], row["persona"], row["persona_version"]) == (POET.persona_id, "poet", 1)
+    of_none = only(folded([*first, *second, *story.whole()]), "conversations")
+    assert [of_none[name] for name in ("persona_id", "persona", "persona_version")] == [None] * 3
+
+
+def test_what_was_asked_as_stands_with_each_generation_and_what_it_used() -> None:
+    story = Story()
+    rows = folded(story.whole(persona=CLERK))
+    assert (only(rows, "generations")["persona"], only(rows, "generations")["persona_version"]) == ("clerk", 2)
+    assert only(rows, "usage")["persona"] == "clerk"
+
+
+def test_an_end_that_an_older_release_wrote_takes_no_persona_away() -> None:
+    story = Story()
+    facts = story.whole(persona=CLERK)
+    assert isinstance(facts[-1].data, GenerationCompleted)
+    older = [*facts[:-1], story.envelope(facts[-1].data.model_copy(update={"persona": None}))]
+    for in_some_order in (older, list(reversed(older))):
+        rows = folded(in_some_order)
+        assert only(rows, "generations")["persona"] == only(rows, "conversations")["persona"] == "clerk"
+
+
+def test_versions_stand_until_their_persona_is_removed() -> None:
+    story = Story()
+    older = CLERK.model_copy(update={"version": 1})
+    versions = [story.saved(each) for each in (older, CLERK, POET)]
+    rows = folded(versions)["persona_versions"].values()
+    assert sorted((row["name"], row["version"]) for row in rows) == [("clerk", 1), ("clerk", 2), ("poet", 1)]
+    newest = next(row for row in rows if row["version"] == 2)
+    assert read(newest["content"], story.key, PersonaContent).system == "You are clerk."
+    assert (newest["saved_by"], newest["saved_at"]) == (versions[1].actor, versions[1].time)
+    left = folded([*versions, story.removed(CLERK)])["persona_versions"].values()
+    assert [row["name"] for row in left] == ["poet"]
+
+
+def test_a_batch_is_what_was_submitted_and_what_became_of_it() -> None:
+    story = Story()
+    facts = story.batch(cancelled=True)
+    rows = folded(facts)
+    batch, failures = only(rows, "batches"), only(rows, "batch_failures")
+    assert (batch["total"], batch["deleted"]) == (2, False)
+    assert batch["created_at"] < batch["cancelled_at"] < batch["ended_at"]
+    assert batch["expired_at"] is None
+    assert failures["failed"] == [{"line": 2, "code": "batch_cancelled"}]
+    line = only(rows, "generations")
+    assert (line["batch_id"], line["batch_line"], line["status"]) == (batch["id"], 1, "completed")
+    assert only(rows, "conversations")["batch_id"] == batch["id"]

@@ -194,7 +194,8 @@ async def test_the_service_reads_every_topic_and_waits_out_a_lost_bus() -> None:
             stop.set()
             await serving
     assert consumer.closed
-    assert bus.subscribed[-1] == (("commands-local", "control", "events"), "projections", Mode.FAILOVER)
+    topics = ("commands-local", "control", "ingestions", "events")
+    assert bus.subscribed[-1] == (topics, "projections", Mode.FAILOVER)
 
 
 async def test_the_service_leaves_the_subscription_to_a_newer_release_and_stays_unready() -> None:

@@ -27,13 +27,13 @@ class Office:
         """Whoever asks for room gets an answer at once."""
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def come(self, tenant_id: UUID, cost: int, ring: str = "", times: int = 1) -> None:
+    async def come(self, tenant_id: UUID, cost: int, ring: str = "", times: int = 1, *, idle: bool = False) -> None:
         for _ in range(times):
-            self.tasks.append(asyncio.create_task(self._wait(tenant_id, cost, ring)))
+            self.tasks.append(asyncio.create_task(self._wait(tenant_id, cost, ring, idle)))
         await settled()
 
-    async def _wait(self, tenant_id: UUID, cost: int, ring: str) -> None:
-        await self.turns.take(tenant_id, self._shares.get(tenant_id, Share()), cost, ring)
+    async def _wait(self, tenant_id: UUID, cost: int, ring: str, idle: bool) -> None:
+        await self.turns.take(tenant_id, self._shares.get(tenant_id, Share()), cost, ring, idle=idle)
         self.went.append((tenant_id, cost))
         if self.answers:
             self.turns.asked(ring)
@@ -96,6 +96,14 @@ async def test_a_higher_priority_goes_first_in_nine_of_ten_turns() -> None:
     await office.come(B, 10, times=100)
     await office.free(100)
     assert Counter(office.who) == pytest.approx({B: 80, C: 10, A: 10}, abs=1)
+
+
+async def test_batches_come_after_all_priorities_also_those_of_a_tenant_whose_own_is_high() -> None:
+    office = Office(shares={A: Share(priority="high", weight=100), B: Share(priority="low")})
+    await office.come(A, 10, times=100, idle=True)
+    await office.come(B, 10, times=100)
+    await office.free(49)
+    assert Counter(office.who[1:]) == {B: 45, A: 4}
 
 
 async def test_a_higher_priority_that_comes_late_has_the_next_turn() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from event_schemas.chat import ChatMessage, ImagePart, ToolCall
+from event_schemas.chat import ChatMessage, ImagePart, ResponseFormat, ToolCall
 from event_schemas.generation import Parameters
 from tests.contract.inference.requests import request
 from workers.inference.llamacpp_wire import Ending, engine_error, engine_failure, read_chunk, request_body
@@ -112,3 +113,13 @@ def test_what_another_model_took_is_not_silently_left_out(message: ChatMessage) 
     with pytest.raises(RequestRefused) as refused:
         request_body(request(message, "And now?"), window=64, chat_template=True)
     assert refused.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("chat_template", [False, True])
+def test_a_schema_is_what_the_engine_is_held_to_without_blanks(chat_template: bool) -> None:
+    wanted = ResponseFormat(json_schema={"type": "object", "properties": {"b": {}, "a": {}}})
+    body = _body(replace(request(), response_format=wanted), chat_template=chat_template)
+    assert {name: value for name, value in body["json_schema"].items() if name != "x-guidance"} == wanted.json_schema
+    assert list(body["json_schema"]["properties"]) == ["b", "a"]
+    assert body["json_schema"]["x-guidance"]["whitespace_flexible"] is False
+    assert "json_schema" not in _body(request(), chat_template=chat_template)

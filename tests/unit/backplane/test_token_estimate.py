@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from command_api.estimate import text_tokens
+from backplane.ports.token_estimate import text_tokens
 
 ENGLISH = (
     "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience"

@@ -1,0 +1,2 @@
+-- The name of what was asked as.
+ALTER TABLE usage ADD COLUMN persona text;
