@@ -146,7 +146,8 @@ async def test_where_no_key_is_any_good_the_next_pool_is_asked(scene: Scene) -> 
 
 
 async def test_what_broke_off_is_tried_again_here_before_it_goes_elsewhere(scene: Scene) -> None:
-    scene.server.default = Script(fault="cut", after=3)
+    # Not "cut": a client that hears of the end in the same moment as of the tokens may drop these.
+    scene.server.default = Script(fault="truncated", after=3)
     await scene.worker(max_attempts=2)
     await scene.spare()
     one = prompt(*ELSEWHERE)
@@ -156,7 +157,7 @@ async def test_what_broke_off_is_tried_again_here_before_it_goes_elsewhere(scene
     assert ended.attempt == 3
     lost = await scene.lost(one)
     assert [(each.attempt, each.usage.source) for each in lost] == [(1, "estimated"), (2, "estimated")]
-    assert all(each.usage.output_tokens >= 3 for each in lost)
+    assert [each.usage.output_tokens for each in lost] == [3, 3]
     assert all(each.served and each.served.model == "gpt-4o-mini" for each in lost)
 
 
