@@ -53,9 +53,9 @@ async def test_sites_are_named_by_their_marks_and_by_the_field(admin: Client) ->
         await allow(admin, enabled=False)
         added = await admin.http.post("/v1/sites", json=body)
         assert added.status_code == 201, added.text
-        by_mark = await admin.submit("|RAG|news.example|/RAG| Any news?", script=ECHO)
-        by_field = await admin.submit("Any news?", script=ECHO, sources=[{"kind": "site", "site": "News"}])
-        for accepted in (by_mark, by_field):
+        by_mark, by_field = ("|RAG|news.example|/RAG| Any news?", ()), ("Any news?", [{"kind": "site", "site": "News"}])
+        for text, sources in (by_mark, by_field):
+            accepted = await admin.submit(text, script=ECHO, sources=sources)
             found = await admin.ended(accepted["generation_id"])
             assert "It rains." in found["content"]
             assert [one["site"] for one in found["sources"]] == ["news"]
