@@ -50,12 +50,17 @@ $(INSTALLED): pyproject.toml uv.lock
 	@$(VENV)/bin/python -P -m cli.accelerators
 	@touch $@
 
+# llama.cpp's kernels for Intel's AMX crash (ggml-org/llama.cpp#20824): a compiler that would use them is told not to.
 .PHONY: install-llama-cpp-python
 install-llama-cpp-python: $(INSTALLED) ## add llama-cpp-python, compiled here for what CMAKE_ARGS says (needs a C++ compiler)
 	@command -v "$${CXX:-c++}" >/dev/null || \
 	  { echo "$${CXX:-c++} is not there: llama-cpp-python is compiled, which needs a C++ compiler (apt-get install g++)" >&2; \
 	    exit 1; }
-	@$(FIND_UV); "$$uv" sync --locked --inexact --extra llama-cpp-python $(ARGS)
+	@without=; for flag in -mno-amx-tile -mno-amx-int8 -mno-amx-bf16; do \
+	  if "$${CXX:-c++}" $$flag -fsyntax-only -x c++ /dev/null 2>/dev/null; then without="$$without $$flag"; fi; \
+	done; \
+	$(FIND_UV); CFLAGS="$${CFLAGS:-}$$without" CXXFLAGS="$${CXXFLAGS:-}$$without" \
+	"$$uv" sync --locked --inexact --extra llama-cpp-python $(ARGS)
 
 .PHONY: install-transformers
 install-transformers: $(INSTALLED) ## add Hugging Face Transformers and torch (gigabytes on Linux)
