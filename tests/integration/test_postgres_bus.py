@@ -15,6 +15,7 @@ import pytest
 from backplane.adapters.postgres_bus import PostgresBus
 from backplane.adapters.postgres_bus.assignment import quota
 from backplane.ports.bus import BusError, BusUnavailable, Mode, Start, UnknownTopic
+from backplane.ports.identifiers import new_id
 from tests.conftest import TestDatabase
 from tests.contract.bus.harness import collect, eventually, nothing_comes, payloads
 
@@ -338,9 +339,11 @@ async def test_acks_of_a_fenced_failover_consumer_are_dropped(
     consumer = await bus.subscribe([TOPIC], "s", Mode.FAILOVER, prefetch=10)
     await bus.publish(TOPIC, b"x", partition=0)
     [stale] = await collect(consumer, 1, ack=False)
-    await owner.execute("UPDATE bus.cursors SET owner_id = NULL")
+    # Somebody else's: what is nobody's would soon be its own again.
+    await owner.execute("UPDATE bus.cursors SET owner_id = $1", new_id())
     await consumer.ack(stale)
     assert await bus.backlog(TOPIC, "s") == [1, 0]
+    await owner.execute("UPDATE bus.cursors SET owner_id = NULL")
     assert payloads(await collect(consumer, 1)) == [b"x"]
     assert await bus.backlog(TOPIC, "s") == [0, 0]
 
