@@ -35,7 +35,10 @@ _PERSONA = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d16"
 _EXPECTED = "the newest version that you know, 0 for none; where it is another, nothing is saved; null: whichever"
 _FILE = '{"name": "translator", "system": "You translate into French."}'
 
-Expected = Annotated[int | None, Field(ge=0, description=_EXPECTED, examples=[None])]
+_LARGEST = 999_999_999
+"""Version, as prompts can name it."""
+
+Expected = Annotated[int | None, Field(ge=0, le=_LARGEST, description=_EXPECTED, examples=[None])]
 
 
 class PersonaBody(Body):
@@ -59,7 +62,7 @@ class PersonaFileBody(Body):
 
 
 class RestoreBody(Body):
-    version: int = Field(ge=1, description="the one that is saved again", examples=[1])
+    version: int = Field(ge=1, le=_LARGEST, description="the one that is saved again", examples=[1])
     expected_version: Expected = None
 
 
@@ -82,7 +85,7 @@ class PersonaAccepted(BaseModel):
 
 
 class PreviewBody(Body):
-    version: int | None = Field(None, ge=1, description="which one; null: the newest", examples=[None])
+    version: int | None = Field(None, ge=1, le=_LARGEST, description="which one; null: the newest", examples=[None])
     variables: dict[Annotated[str, Field(pattern=VARIABLE_NAME)], bool | int | float | Text] = Field(
         default_factory=dict, max_length=100, description="others are filled with samples", examples=[{}]
     )

@@ -188,6 +188,8 @@ async def test_versions_are_compared_restored_and_not_made_twice(admin: Client) 
     assert restored.json()["version"] == 3
     assert (await admin.get("/v1/personas/clerk/compare", **{"from": 1, "to": 3}))["changes"] == []
     late = await admin.http.post("/v1/personas/clerk/restore", json={"version": 2, "expected_version": 2})
+    for endless in ({"version": 2**60}, {"version": 1, "expected_version": 2**60}):
+        assert (await admin.http.post("/v1/personas/clerk/restore", json=endless)).status_code == 422
     assert problem(late, 409)["version"] == 3
     for expected, code in ((0, 409), (2, 409), (3, 201)):
         body = {"name": "clerk", "definition": {"system": f"{expected}"}, "expected_version": expected}
