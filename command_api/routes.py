@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from backplane.ports.budget import BudgetUnavailable
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
-from backplane.web.problems import Problem, not_found, responses, unavailable
+from backplane.web.problems import Problem, not_found, responses
 from command_api import (
     api_key_routes,
     conversation_routes,
@@ -26,41 +22,21 @@ from command_api import (
     session_routes,
     tenant_routes,
 )
-from command_api.admission import ModelNotAllowed, PersonaNotAllowed, Refused
-from command_api.allowance import LimitExceeded
-from command_api.conversations import ContentNotKept, NoSuch, TakesNoPrompts
+from command_api.admission import Refused
+from command_api.conversations import ContentNotKept, NoSuch
 from command_api.erasure_routes import erasures
-from command_api.idempotency import MOST_CHARACTERS, KeyReused
+from command_api.idempotency import MOST_CHARACTERS
 from command_api.message_body import Text
 from command_api.ports import ConversationId, GenerationId, Prompter, ports_of, settle, settle_erased
 from command_api.prompt import Accepted, PromptBody
 from command_api.provider_keys import AddedBefore, NoSuchProviderKey
 from command_api.submission import ProjectionsLag
-
-
-class _RecordsRefusals(APIRoute):
-    """Counts what an authenticated caller was refused, also when it never reached the handler."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await inner(request)
-            except (Problem, RequestValidationError) as error:
-                principal = getattr(request.state, "principal", None)
-                reason = error.type if isinstance(error, Problem) else "invalid-request"
-                if principal is not None and not (isinstance(error, Problem) and error.status >= 500):
-                    ports_of(request).refusals.count(principal, reason)
-                raise
-
-        return handler
-
+from command_api.submitting import RecordsRefusals, lag, refusal, submitted
 
 Admin = Annotated[Principal, Depends(requires("provider_keys.manage"))]
 
 # Prefixes stand here and not where routers are put together: a route's own path is its label in the metrics.
-prompts = APIRouter(prefix="/v1", tags=["commands"], route_class=_RecordsRefusals)
+prompts = APIRouter(prefix="/v1", tags=["commands"], route_class=RecordsRefusals)
 others = APIRouter(prefix="/v1", tags=["commands"])
 
 
@@ -95,39 +71,9 @@ async def submit_prompt(
     traceparent: Annotated[str | None, Header(max_length=55, description="W3C trace context")] = None,
 ) -> Accepted:
     """Once this answers 202 the prompt survives any crash, and ends in exactly one of completed, failed, cancelled."""
-    try:
-        accepted, standings = await ports_of(request).submission.submit(principal, body, idempotency_key, traceparent)
-    except ModelNotAllowed as not_allowed:
-        raise Problem(403, not_allowed.type, "Model not allowed", str(not_allowed), model=body.model) from None
-    except PersonaNotAllowed as not_allowed:
-        raise Problem(403, not_allowed.type, "Persona not allowed", str(not_allowed)) from None
-    except Refused as refused:
-        raise _refusal("The prompt is refused", refused) from None
-    except LimitExceeded as limit:
-        ports_of(request).limit_warnings.notice(limit.exceeded.standings)
-        raise limit_answers.problem(limit.exceeded) from None
-    except BudgetUnavailable as error:
-        raise unavailable("limits", f"{str(error).capitalize()}.") from None
-    except KeyReused:
-        raise Problem(
-            409, "idempotency-key-reused", "Idempotency key reused", "The key was used before, with another body."
-        ) from None
-    except NoSuch as missing:
-        raise not_found(missing.args[0]) from None
-    except TakesNoPrompts as refused:
-        state = refused.args[0]
-        does = "Resume it first." if state == "suspended" else "Fork it to go on from it."
-        raise Problem(
-            409,
-            f"conversation-{state}",
-            f"Conversation {state}",
-            f"This conversation takes no prompts: {state}. {does}",
-        ) from None
-    except ProjectionsLag:
-        raise _lag() from None
+    accepted, standings = await submitted(request, principal, body, idempotency_key, traceparent)
     response.headers["Location"] = accepted.generation_url
     response.headers.update(limit_answers.headers(standings))
-    ports_of(request).limit_warnings.notice(standings)
     return accepted
 
 
@@ -152,7 +98,7 @@ async def cancel_generation(request: Request, principal: Prompter, generation_id
     except NoSuch as missing:
         raise not_found(missing.args[0]) from None
     except ProjectionsLag:
-        raise _lag() from None
+        raise lag() from None
     return CancelAccepted(generation_id=generation_id)
 
 
@@ -245,7 +191,7 @@ async def add_provider_key(request: Request, principal: Admin, body: ProviderKey
             principal.tenant_id, body.pool, body.key.get_secret_value(), body.name, actor=principal.actor
         )
     except Refused as refused:
-        raise _refusal("The key is refused", refused) from None
+        raise refusal("The key is refused", refused) from None
     except AddedBefore as before:
         raise Problem(
             409,
@@ -276,14 +222,6 @@ async def retire_provider_key(
     except NoSuchProviderKey:
         raise not_found("provider key") from None
     ports.relay.wake()
-
-
-def _refusal(title: str, refused: Refused) -> Problem:
-    return Problem(422, refused.type, title, str(refused), errors=[{"field": refused.field, "message": str(refused)}])
-
-
-def _lag() -> Problem:
-    return unavailable("projections", "The read models are behind; whether this is there cannot be said yet.")
 
 
 router = APIRouter()

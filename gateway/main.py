@@ -13,6 +13,8 @@ from backplane.settings import Settings
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import command_side, query_side
+from gateway import doors
+from gateway.ports import GatewayPorts
 
 front = APIRouter(include_in_schema=False)
 
@@ -24,19 +26,22 @@ async def index() -> RedirectResponse:
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve the command API and the query API until ``stop`` is set."""
+    """Serve the command API, the query API and the other doors until ``stop`` is set."""
     async with (
         command_side(settings) as commands,
         query_side(settings) as queries,
         command_api.main.running(commands, settings) as command_ports,
     ):
+        open_doors = doors.of(settings.doors)
         app = make_application(
             "Parley",
             settings,
             commands.authenticator,
             commands.readiness,
-            [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS],
+            [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS, *(one.router for one in open_doors)],
+            [one.shape for one in open_doors],
         )
+        app.state.gateway = GatewayPorts(settings)
         app.state.command = command_ports
         app.state.query = query_api.main.ports(queries, settings)
         await serve_application(app, settings, stop)

@@ -18,7 +18,7 @@ from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
 from query_api.alarm import Alarm
-from query_api.assembly import QUEUED, Assembly, Step
+from query_api.assembly import QUEUED, RESTARTED, TOKEN, Assembly, Step
 from query_api.place import Place
 
 
@@ -187,5 +187,7 @@ class Follower:
             self._untold += self._assembly.take(frame)
 
     def _tell(self) -> list[Step]:
+        """What is known and was not told; not what is void already."""
         told, self._untold = self._untold, []
-        return told
+        begun = max((place for place, step in enumerate(told) if step.event == RESTARTED), default=0)
+        return [step for step in told[:begun] if step.event != TOKEN] + told[begun:]

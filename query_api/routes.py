@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Message, Send
 
 from backplane.ports.token_stream import Cursor
 from backplane.security.principal import Principal
 from backplane.web.authentication import requires
+from backplane.web.event_stream import EventStream
 from backplane.web.problems import responses
 from query_api import audit_routes, event_log, parameters, people_routes, raw_json, readers, sse, views
 from query_api.answers import answers
@@ -69,7 +68,7 @@ async def get_generation(
 
 @queries.get(
     "/generations/{generation_id}/stream",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     summary="Follow a generation",
     responses={
         200: {
@@ -85,7 +84,7 @@ async def stream_generation(
     generation_id: parameters.GenerationId,
     after: parameters.After = None,
     last_event_id: parameters.LastEventId = None,
-) -> EventSourceResponse:
+) -> EventStream:
     """Events are `queued`, `started`, `token`, `restarted`, `completed`, `failed`, `cancelled`; the last three end it.
 
     `queued` comes with `ahead` and `estimated_wait_s`, as `queue` of the generation has them, where it waits already.
@@ -100,19 +99,7 @@ async def stream_generation(
     given = last_event_id or after
     with answers():
         steps = await readers.follow(ports, principal, generation_id, Cursor.parse(given) if given else None)
-    return _Events(
-        _events(steps),
-        sep=sse.SEPARATOR,
-        ping=ports.ping_s,
-        ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=sse.SEPARATOR),
-    )
-
-
-class _Events(EventSourceResponse):
-    """Sends without a time limit, as ``send_timeout=None`` asks, and without a cancel scope around each send for it."""
-
-    async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        await send(message)
+    return EventStream(_events(steps), ports.ping_s)
 
 
 async def _events(steps: AsyncGenerator[Step, None]) -> AsyncGenerator[bytes, None]:

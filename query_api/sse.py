@@ -10,9 +10,6 @@ import orjson
 from event_schemas.chat import Piece, text_of
 from query_api.assembly import TOKEN, Step
 
-SEPARATOR = "\n"
-"""Between lines. JSON holds no line breaks of its own, so each event has one data line."""
-
 
 def encode(step: Step) -> bytes:
     """One event, its id the cursor to resume from."""

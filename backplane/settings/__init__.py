@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from backplane.settings.doors import DoorSettings
 from backplane.settings.knowledge import KnowledgeSettings
 from backplane.settings.pools import PoolSettings as PoolSettings
 from backplane.settings.sources import SourceSettings as SourceSettings
@@ -261,6 +262,7 @@ class Settings(BaseSettings):
     sources: SourceSettings = SourceSettings()
     record: RecordSettings = RecordSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
+    doors: DoorSettings = DoorSettings()
     oidc: dict[str, OidcSettings] = Field(default={}, description="providers that people may sign in with, by name")
     health_port: int = Field(
         default=0,
@@ -295,6 +297,12 @@ class Settings(BaseSettings):
                         f"fallbacks of [pools.{name}]: {fallback!r} is neither a pool nor in the `models` of one;"
                         f" the pools are {', '.join(self.pools)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _local_key_stays_local(self) -> Settings:
+        if self.doors.local_key is not None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(f"doors.local_key lets everybody in: set host to 127.0.0.1 with it, not to {self.host}")
         return self
 
     @model_validator(mode="after")

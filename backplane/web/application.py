@@ -37,11 +37,15 @@ def make_application(
     authenticator: Authenticator,
     readiness: Readiness,
     routers: Sequence[APIRouter],
+    shapes: Sequence[problems.Shape] = (),
 ) -> FastAPI:
-    """A FastAPI application with ``routers``, health endpoints and everything that all of Parley's services share."""
+    """A FastAPI application with ``routers``, health endpoints and everything that all of Parley's services share.
+
+    ``shapes`` are those of its doors' errors.
+    """
     app = FastAPI(title=title, version="1", docs_url="/docs", redoc_url=None)
     app.state.authenticator = authenticator
-    problems.install(app)
+    problems.install(app, shapes)
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(readiness))
@@ -79,6 +83,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 if path.startswith("/v1/"):
                     # Who signs in has neither yet; such an operation says so itself.
                     operation.setdefault("security", [{name: []} for name in authentication.SCHEMES])
+                if any(shape.paths.match(path) and shape.header is None for shape in app.state.shapes):
+                    # A door says by itself what goes wrong; none has FastAPI's way of an invalid request.
+                    operation["responses"].pop("422", None)
                 invalid = operation["responses"].get("422", {}).get("content", {})
                 if "application/json" in invalid:
                     operation["responses"]["422"] = problems.responses(422)[422]

@@ -39,8 +39,12 @@ class requires:
     def __init__(self, permission: Permission) -> None:
         self.permission: Permission = permission
 
+    async def caller(self, request: Request) -> Principal:
+        """Whose key or session the request has. Raises Problem."""
+        return await _caller(request)
+
     async def __call__(self, request: Request) -> Principal:
-        request.state.principal = found = await _caller(request)
+        request.state.principal = found = await self.caller(request)
         if not found.may(self.permission):
             detail = f"The role {found.role!r} may not do this; it takes the permission {self.permission!r}."
             raise Problem(403, "forbidden", "Forbidden", detail, role=found.role, permission=self.permission)
@@ -65,7 +69,7 @@ async def _caller(request: Request) -> Principal:
             return await authenticator.principal(_bearer(request))
         found = await authenticator.session(token)
     except NotAccepted as refused:
-        raise _unauthorized(str(refused)) from None
+        raise unauthorized(str(refused)) from None
     sent = request.headers.get(CSRF_HEADER, "").encode()
     if request.method not in _CHANGES_NOTHING and not hmac.compare_digest(sent, secret_token.csrf_of(token).encode()):
         detail = f"A session changes something only with the header {CSRF_HEADER}; `GET /v1/session` tells its value."
@@ -76,9 +80,10 @@ async def _caller(request: Request) -> Principal:
 def _bearer(request: Request) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
-        raise _unauthorized("Send an API key: `Authorization: Bearer parley_…`.")
+        raise unauthorized("Send an API key: `Authorization: Bearer parley_…`.")
     return key.strip()
 
 
-def _unauthorized(detail: str) -> Problem:
+def unauthorized(detail: str) -> Problem:
+    """Nobody is known by what the request has."""
     return Problem(401, "unauthorized", "Unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -96,8 +98,26 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+class Shape(NamedTuple):
+    """How a door that speaks another protocol tells its clients of a problem."""
+
+    paths: re.Pattern[str]
+    """Matched at the beginning of a request's path."""
+    answer: Callable[[Problem, str], Response]
+    """Given the request's id."""
+    header: str | None = None
+    """Only requests that have it."""
+
+    def fits(self, request: Request) -> bool:
+        return bool(self.paths.match(request.url.path)) and (self.header is None or self.header in request.headers)
+
+
 def problem_response(request: Request, problem: Problem) -> Response:
     request_id = request.scope.get("state", {}).get("request_id", "")
+    shapes: Sequence[Shape] = request.app.state.shapes
+    for shape in shapes:
+        if shape.fits(request):
+            return shape.answer(problem, request_id)
     document = {
         "type": TYPE_ROOT + problem.type,
         "title": problem.title,
@@ -131,8 +151,9 @@ def _is_json(content_type: str) -> bool:
     return subtype == "json" or subtype.endswith("+json")
 
 
-def install(app: FastAPI) -> None:
-    """Make ``app`` answer every error with a problem document."""
+def install(app: FastAPI, shapes: Sequence[Shape] = ()) -> None:
+    """Make ``app`` answer every error with a problem document, or in the first of ``shapes`` that fits."""
+    app.state.shapes = shapes
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Exception) -> Response:

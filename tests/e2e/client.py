@@ -74,6 +74,7 @@ class Client:
     """One caller with one key."""
 
     def __init__(self, url: str, key: str) -> None:
+        self.key = key
         self.http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"},

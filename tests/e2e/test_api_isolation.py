@@ -108,6 +108,8 @@ async def owned(callers: Callers) -> Owned:
         "generation_id": accepted["generation_id"],
         "conversation_id": accepted["conversation_id"],
         "conversation_ids": accepted["conversation_id"],
+        "Parley-Conversation-Id": accepted["conversation_id"],
+        "model": "no-model-at-all",
         "message_id": accepted["message_id"],
         "parent_message_id": accepted["message_id"],
         "provider_key_id": added.json()["id"],

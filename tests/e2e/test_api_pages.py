@@ -12,6 +12,9 @@ from tests.e2e.running import Up
 
 pytestmark = pytest.mark.timeout(120)
 
+DOORS = {"openai"}
+"""Tags of operations that speak other protocols than ours, errors included."""
+
 
 @pytest.fixture
 async def document(admin: Client) -> Json:
@@ -80,7 +83,7 @@ async def test_every_operation_says_what_it_does_and_what_its_parameters_are(doc
 
 async def test_every_operation_documents_what_may_go_wrong(document: Json) -> None:
     for name, operation in operations(document):
-        if "/v1/" not in name:
+        if "/v1/" not in name or set(operation["tags"]) & DOORS:
             continue
         is_public = operation["security"] == []
         wanted = {"422", "503"} if is_public else {"401", "403", "422", "503"}
@@ -97,6 +100,21 @@ async def test_every_operation_documents_what_may_go_wrong(document: Json) -> No
             assert answer["content"] == {
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
             }
+
+
+async def test_every_operation_of_a_door_documents_what_may_go_wrong_there(document: Json) -> None:
+    of_doors = [(name, operation) for name, operation in operations(document) if set(operation["tags"]) & DOORS]
+    assert of_doors
+    for name, operation in of_doors:
+        wanted = {"401", "403", "503"} | ({"404"} if "{" in name else set())
+        wanted |= {"400", "413", "429"} if "requestBody" in operation else set()
+        errors = {status: answer for status, answer in operation["responses"].items() if status[0] in "45"}
+        assert wanted <= errors.keys(), name
+        assert "422" not in errors, name
+        for answer in errors.values():
+            assert answer["description"]
+            ((media_type, content),) = answer["content"].items()
+            assert (media_type, content["schema"]["$ref"].rpartition("/")[2]) == ("application/json", "OpenAIErrorBody")
 
 
 async def test_every_answer_and_every_body_is_shown_by_an_example(document: Json) -> None:

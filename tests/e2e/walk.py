@@ -47,10 +47,12 @@ class Ask:
     names: tuple[str, ...]
     query: Mapping[str, str] = field(default_factory=dict)
     body: Json | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def by(self, client: Client) -> httpx.Response:
         method = self.operation.partition(" ")[0]
-        return await client.http.request(method, self.path, params=dict(self.query) or None, json=self.body)
+        query, headers = dict(self.query) or None, dict(self.headers)
+        return await client.http.request(method, self.path, params=query, json=self.body, headers=headers)
 
     def __str__(self) -> str:
         return f"{self.operation} with another tenant's {', '.join(self.names)}" if self.names else self.operation
@@ -96,11 +98,14 @@ class Walk:
     def _asks(self, operation: str, path: str, described: Json, theirs: Ids) -> Iterator[Ask]:
         parameters = described.get("parameters", ())
         in_path = [one["name"] for one in parameters if one["in"] == "path"]
-        in_query = [one["name"] for one in parameters if one["in"] in ("query", "header") and one["name"] not in PLAIN]
+        in_query, in_header = (
+            [one["name"] for one in parameters if one["in"] == where and one["name"] not in PLAIN]
+            for where in ("query", "header")
+        )
         schema = self._body_schema(described)
         body = BODIES.get(operation, self._example(schema)) if schema else None
         in_body = [name for name, of_field in self._fields(schema) if name in theirs or self._takes_id(name, of_field)]
-        for name in (*in_path, *in_query, *in_body):
+        for name in (*in_path, *in_query, *in_header, *in_body):
             assert name in theirs, (
                 f"{operation} takes {name!r}: give `Owned.ids` in tests/e2e/test_api_isolation.py one of a tenant's, "
                 "or say in PLAIN of tests/e2e/walk.py that it names nothing of anybody's"
@@ -110,6 +115,8 @@ class Walk:
             yield Ask(operation, path.format(**own | {name: theirs[name]}), (name,), body=body)
         for name in in_query:
             yield Ask(operation, path.format(**own), (name,), {name: theirs[name]}, body)
+        for name in in_header:
+            yield Ask(operation, path.format(**own), (name,), body=body, headers={name: theirs[name]})
         for name in in_body:
             value: Any = [theirs[name]] if self._is_list(schema, name) else theirs[name]
             yield Ask(operation, path.format(**own), (name,), body=(body or {}) | {name: value})

@@ -357,8 +357,9 @@ async def test_an_attempt_that_takes_over_is_told(world: World, member: Caller) 
     generation_id = await generation(world, member)
     following = Following(member, generation_id)
     await following.until("queued", "0-0")
+    world.writer.append(member.tenant_id, generation_id, token(2, "lost", " words"))
+    await following.until("token", "1-2")
     for frame in (
-        token(2, "lost", " words"),
         Frame(Kind.STARTED, 2, 0, detail={"model": "m"}),
         token(3, "still lost"),
         token(1, "kept", attempt=2),
@@ -369,6 +370,11 @@ async def test_an_attempt_that_takes_over_is_told(world: World, member: Caller) 
     restart = [event.name for event in seen].index("restarted")
     assert text(seen[:restart]) == "lost words"
     assert text(seen[restart:]) == "kept"
+    late = await Following(member, generation_id).end()
+    assert (text(late), [event.name for event in late]) == (
+        "kept",
+        ["queued", "started", "restarted", "token", "completed"],
+    )
 
 
 async def test_one_who_comes_late_gets_all_of_it(world: World, member: Caller) -> None:

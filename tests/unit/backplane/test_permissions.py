@@ -13,8 +13,10 @@ from fastapi.routing import APIRoute
 import command_api.main
 import query_api.main
 from backplane.security.permissions import GRANTS, PERMISSIONS, Permission, lesser
+from backplane.settings.doors import DoorSettings
 from backplane.web.authentication import requires
 from event_schemas.control_plane import KeyRole
+from gateway import doors
 
 ROLES: tuple[KeyRole, ...] = get_args(KeyRole)
 
@@ -125,12 +127,17 @@ MAY_CALL: dict[str, set[str] | None] = {
     "GET /v1/dead-letters/{dead_letter_id}": {"platform"},
     "POST /v1/dead-letters/{dead_letter_id}/replay": {"platform"},
     "DELETE /v1/dead-letters/{dead_letter_id}": {"platform"},
+    "POST /v1/chat/completions": WORK,
+    "POST /v1/completions": WORK,
+    "GET /v1/models": WORK,
+    "GET /v1/models/{model:path}": WORK,
 }
 
 
 def routes() -> Iterator[tuple[str, Permission | None]]:
     """Each route and the permission that it asks for."""
-    for router in (*command_api.main.ROUTERS, *query_api.main.ROUTERS):
+    routers = [door.router for door in doors.of(DoorSettings())]
+    for router in (*command_api.main.ROUTERS, *query_api.main.ROUTERS, *routers):
         for route in flattened(router):
             asked = [one.call.permission for one in route.dependant.dependencies if isinstance(one.call, requires)]
             assert len(asked) <= 1, route.path

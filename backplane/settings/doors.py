@@ -1,0 +1,24 @@
+"""The doors for clients of other protocols."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class DoorSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    openai: bool = Field(default=True, description="OpenAI's API is there: chat completions, completions, models")
+    cancel_on_disconnect: bool = Field(
+        default=True, description="a client of another protocol that goes away cancels what it asked for"
+    )
+    aliases: dict[str, str] = Field(
+        default={"gpt-3.5-turbo": "", "gpt-4": ""},
+        description="names of models that clients may know, and the model that each one is where no pool serves it by"
+        " that name; empty: the default model",
+    )
+    local_key: SecretStr | None = Field(
+        default=None,
+        description="the API key that a client on this machine has whose own is none of Parley's; needs `host` to be a"
+        " loopback address",
+    )
