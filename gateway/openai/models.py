@@ -23,15 +23,15 @@ async def list_models(request: Request, principal: Caller) -> ModelList:
     return ModelList(data=list(_models(ports_of(request), principal)))
 
 
-@router.get("/models/{model:path}", summary="OpenAI: one model", responses=errors.responses(401, 403, 404, 503))
+@router.get("/models/{model_id:path}", summary="OpenAI: one model", responses=errors.responses(401, 403, 404, 503))
 async def get_model(
     request: Request,
     principal: Caller,
-    model: Annotated[str, Path(max_length=200, description="its name, as `GET /v1/models` has it")],
+    model_id: Annotated[str, Path(max_length=200, description="its name, as `GET /v1/models` has it")],
 ) -> Model:
-    found = next((one for one in _models(ports_of(request), principal) if one.id == model), None)
+    found = next((one for one in _models(ports_of(request), principal) if one.id == model_id), None)
     if found is None:
-        raise Problem(404, "unknown-model", "No such model", f"There is no model {model!r}.")
+        raise Problem(404, "unknown-model", "No such model", f"There is no model {model_id!r}.")
     return found
 
 

@@ -109,7 +109,7 @@ async def owned(callers: Callers) -> Owned:
         "conversation_id": accepted["conversation_id"],
         "conversation_ids": accepted["conversation_id"],
         "Parley-Conversation-Id": accepted["conversation_id"],
-        "model": "no-model-at-all",
+        "model_id": "no-model-at-all",
         "message_id": accepted["message_id"],
         "parent_message_id": accepted["message_id"],
         "provider_key_id": added.json()["id"],

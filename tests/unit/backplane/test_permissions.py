@@ -130,7 +130,7 @@ MAY_CALL: dict[str, set[str] | None] = {
     "POST /v1/chat/completions": WORK,
     "POST /v1/completions": WORK,
     "GET /v1/models": WORK,
-    "GET /v1/models/{model:path}": WORK,
+    "GET /v1/models/{model_id:path}": WORK,
 }
 
 
