@@ -112,6 +112,10 @@ bench: $(INSTALLED) ## measure each bus, for docs/benchmarks.md (Pulsar: with JD
 bench-engine: $(INSTALLED) ## what Parley leaves of the local engine's speed, for docs/benchmarks.md
 	@$(VENV)/bin/python -m benches.local_engine $(ARGS)
 
+.PHONY: bench-doors
+bench-doors: $(INSTALLED) ## what OpenAI's door costs, beside LiteLLM's proxy and no proxy, for docs/benchmarks.md
+	@$(VENV)/bin/python -m benches.doors $(ARGS)
+
 .PHONY: bench-keys
 bench-keys: $(INSTALLED) ## what a pool uses of its keys' limits while its provider fails, for docs/benchmarks.md
 	@$(VENV)/bin/python -m benches.key_pool $(ARGS)

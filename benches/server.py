@@ -64,7 +64,7 @@ class Broker:
     """A Pulsar broker that keeps its data in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        self._port, self._admin_port, bookie_port = _free_ports(3)
+        self._port, self._admin_port, bookie_port = free_ports(3)
         self.server = standalone_pulsar(folder, self._port, self._admin_port, bookie_port)
 
     def namespace(self, name: str) -> PulsarSettings:
@@ -74,8 +74,8 @@ class Broker:
         )
 
 
-def _free_ports(count: int) -> set[int]:
-    # Below those that the kernel gives to outgoing connections, one of which could else have it first.
+def free_ports(count: int) -> set[int]:
+    """Below those that the kernel gives to outgoing connections, one of which could else have it first."""
     found: set[int] = set()
     while len(found) < count:
         port = random.randrange(20_000, 32_000)

@@ -106,3 +106,23 @@ def test_what_becomes_of_events_is_measured_by_itself(tmp_path: Path, temporary:
     for name in ("all", "event_log --check"):
         assert [each.record for each in found.record.rebuilt if each.name == name] == [40, 400]
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.timeout(240)
+def test_the_door_is_measured_beside_no_proxy(tmp_path: Path, temporary: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "benches.doors", "--seconds", "1", "--no-litellm", "--streams", "4"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=230,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = [line.split(" | ") for line in finished.stdout.splitlines() if line.startswith(("| direct", "| Parley"))]
+    assert [row[0] for row in rows] == ["| direct", "| Parley"] * 3
+    for row in rows:
+        first_token_ms, requests, tokens = row[1], row[3], row[4].partition(" ")[0]
+        assert min(float(each.replace(",", "")) for each in (first_token_ms, requests, tokens)) > 0
+    assert list(temporary.iterdir()) == []
