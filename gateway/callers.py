@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from backplane.security.api_key import ApiKey
 from backplane.security.authenticator import Authenticator, NotAccepted
@@ -35,6 +36,9 @@ class holds(requires):
             return await authenticator.principal(given)
         except NotAccepted as refused:
             raise unauthorized(str(refused)) from None
+
+
+Caller = Annotated[Principal, Depends(holds("conversations.use"))]
 
 
 def key_of(request: Request) -> str | None:

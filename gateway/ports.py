@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -26,6 +27,16 @@ class GatewayPorts:
             return name
         alias = self.doors.aliases.get(name)
         return name if alias is None else alias or self.settings.default_model or name
+
+    def models(self, allowed: Collection[str] | None) -> Iterator[tuple[str, str]]:
+        """Each model that may be asked, by each name that clients may know it by, and the pool that serves it;
+        ``allowed``: only those, whatever their other names."""
+        known = dict.fromkeys(name for pool in self.settings.pools.values() for name in pool.model_names)
+        for name in (*known, *(alias for alias in self.doors.aliases if alias not in known)):
+            model = self.model(name)
+            pool = None if model is None else self.settings.pool_of(model)
+            if pool is not None and (allowed is None or model in allowed):
+                yield name, pool
 
 
 def ports_of(request: Request) -> GatewayPorts:

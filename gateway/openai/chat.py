@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from backplane.security.principal import Principal
 from backplane.web.event_stream import EventStream
 from command_api.chat_request import ChatRequest, NotAPrompt
-from command_api.idempotency import MOST_CHARACTERS
 from command_api.limit_answers import RATE_HEADERS
 from command_api.prompt import PromptBody
 from command_api.submitting import RecordsRefusals
-from gateway import asking
+from gateway import asking, choices
 from gateway.asking import Asked, BegunAgain
-from gateway.callers import holds
+from gateway.callers import Caller
+from gateway.conversation import going_on, named
+from gateway.headers import NAMES, ConversationId, IdempotencyKey
 from gateway.merging import merged
-from gateway.openai import choices, errors
+from gateway.openai import errors
 from gateway.openai.answer import ChatCompletion
 from gateway.openai.chunks import DONE, Chunks, event
 from gateway.ports import ports_of
+from gateway.problems import BEGUN_AGAIN, failed, invalid
 from query_api.assembly import STARTED, TOKEN, Step
 from query_api.chat_completion import choice, usage
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=RecordsRefusals)
 
-Caller = Annotated[Principal, Depends(holds("conversations.use"))]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=MOST_CHARACTERS - 4,
-        description="any string of yours; repeating a request with it asks nothing again, and gives the same answer",
-    ),
-]
-ConversationId = Annotated[
-    UUID | None,
-    Header(
-        alias=asking.CONVERSATION_HEADER,
-        description="goes on with this conversation, which an answer named in the same header: of the messages, those"
-        " after the last assistant's are new. Without it each call is its own",
-    ),
-]
-
-ANSWER_HEADERS: dict[str, Any] = {
-    asking.CONVERSATION_HEADER: {"description": "the conversation", "schema": {"type": "string"}},
-    asking.GENERATION_HEADER: {"description": "the generation", "schema": {"type": "string"}},
-    **RATE_HEADERS,
-}
+ANSWER_HEADERS: dict[str, Any] = NAMES | RATE_HEADERS
 
 _STREAM_EXAMPLE = """\
 data: {"id":"chatcmpl-01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11","object":"chat.completion.chunk","created":1767225600,\
@@ -109,25 +89,16 @@ async def create_chat_completion(
 def _prompt(request: Request, body: ChatRequest, conversation_id: UUID | None) -> PromptBody:
     """Raises Problem."""
     metadata = dict(body.metadata or {})
-    named = metadata.pop("conversation_id", None)
-    if conversation_id is None and named is not None:
-        try:
-            conversation_id = UUID(named)
-        except ValueError:
-            raise errors.invalid("metadata.conversation_id", "is no id of a conversation") from None
+    conversation_id = named(conversation_id, metadata)
     if conversation_id is not None and body.n not in (None, 1):
-        raise errors.invalid("n", "a conversation goes on with one answer")
+        raise invalid("n", "a conversation goes on with one answer")
     if body.user is not None:
         metadata.setdefault("user", body.user)
     try:
         prompt = body.model_copy(update={"metadata": metadata}).prompt()
     except NotAPrompt as wrong:
-        raise errors.invalid(wrong.field, wrong.why) from None
-    changes: dict[str, Any] = {"model": ports_of(request).model(body.model)}
-    if conversation_id is not None:
-        said = max((at for at, one in enumerate(prompt.messages, 1) if one.role == "assistant"), default=0)
-        changes |= {"conversation_id": conversation_id, "messages": prompt.messages[said:]}
-    return prompt.model_copy(update=changes)
+        raise invalid(wrong.field, wrong.why) from None
+    return going_on(prompt, conversation_id).model_copy(update={"model": ports_of(request).model(body.model)})
 
 
 async def _stream(
@@ -156,10 +127,10 @@ async def _stream(
                     used.append(step.detail["usage"])
                     yield chunks.finish(index, step.detail["finish_reason"])
                 elif step.event != STARTED:
-                    yield event(errors.document(errors.failed(step.detail)))
+                    yield event(errors.document(failed(step.detail)))
                     return
         except BegunAgain:
-            yield event(errors.document(errors.BEGUN_AGAIN))
+            yield event(errors.document(BEGUN_AGAIN))
             return
         if with_usage:
             yield chunks.usage(usage(used))

@@ -15,14 +15,17 @@ from command_api.chat_request import MOST_CHOICES, ChatStreamOptions
 from command_api.prompt import PromptBody
 from command_api.submitting import RecordsRefusals
 from event_schemas.chat import logprobs_of, text_of
-from gateway import asking
+from gateway import asking, choices
 from gateway.asking import Asked, BegunAgain, Whole
+from gateway.callers import Caller
+from gateway.headers import IdempotencyKey
 from gateway.merging import merged
-from gateway.openai import choices, errors
+from gateway.openai import errors
 from gateway.openai.answer import Completion
-from gateway.openai.chat import ANSWER_HEADERS, Caller, IdempotencyKey
+from gateway.openai.chat import ANSWER_HEADERS
 from gateway.openai.chunks import DONE, event
 from gateway.ports import ports_of
+from gateway.problems import BEGUN_AGAIN, failed, invalid
 from query_api.assembly import TOKEN, Step
 from query_api.chat_completion import usage
 
@@ -102,9 +105,9 @@ async def create_completion(
 ) -> Response:
     """For older clients; newer ones use chat completions. A client that goes away stops what it asked for."""
     if len(body.asked) > MOST_CHOICES:
-        raise errors.invalid("prompt", f"at most {MOST_CHOICES} answers at a time")
+        raise invalid("prompt", f"at most {MOST_CHOICES} answers at a time")
     if body.best_of not in (None, 1, body.n):
-        raise errors.invalid("best_of", "only what `n` is")
+        raise invalid("best_of", "only what `n` is")
     asked = await choices.ask_all(
         request, principal, [_prompt(request, body, one) for one in body.asked], idempotency_key
     )
@@ -155,7 +158,7 @@ def _prompt(request: Request, body: CompletionRequest, text: str) -> PromptBody:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])).removeprefix("parameters.")
-        raise errors.invalid("prompt" if where in ("input", "") else where, first["msg"]) from None
+        raise invalid("prompt" if where in ("input", "") else where, first["msg"]) from None
 
 
 def _whole(body: CompletionRequest, index: int, whole: Whole) -> dict[str, Any]:
@@ -215,10 +218,10 @@ async def _stream(
                     used.append(step.detail["usage"])
                     yield chunk(index, "", reason=step.detail["finish_reason"])
                 elif step.event in ("failed", "cancelled"):
-                    yield event(errors.document(errors.failed(step.detail)))
+                    yield event(errors.document(failed(step.detail)))
                     return
         except BegunAgain:
-            yield event(errors.document(errors.BEGUN_AGAIN))
+            yield event(errors.document(BEGUN_AGAIN))
             return
         if with_usage:
             yield event({**head, "choices": [], "usage": usage(used)})

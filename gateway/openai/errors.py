@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from backplane.web.problems import Problem, Shape
+from gateway.problems import field_of, in_brackets
 
 PATHS = re.compile(r"/v1/(chat/completions|completions|models|embeddings)(/|$)")
 
@@ -37,9 +37,6 @@ _CODES = {
 
 _NOT_RETRIED = {"x-should-retry": "false"}
 """Its SDKs retry each 409 and 429 unless they are told that it is no use."""
-
-_FAILURES = {"context_length_exceeded": 400, "invalid_request": 400, "content_erased": 409, "answer_does_not_fit": 502}
-"""Statuses of generations that failed, by their reason; 500 of all others."""
 
 
 class OpenAIError(BaseModel):
@@ -82,26 +79,6 @@ def document(problem: Problem) -> dict[str, Any]:
     return {"error": {"message": _message(problem), "type": kind, "param": _param(problem), "code": code}}
 
 
-def invalid(field: str, why: str) -> Problem:
-    return Problem(400, "invalid-request", "Invalid request", why, errors=[{"field": field, "message": why}])
-
-
-def failed(detail: Mapping[str, Any]) -> Problem:
-    """A generation that ended without an answer; ``detail`` is that of its ending."""
-    reason = detail.get("reason") or "cancelled"
-    if "reason" not in detail:
-        return Problem(409, "cancelled", "Cancelled", "This generation was cancelled.")
-    return Problem(_FAILURES.get(reason, 500), reason.replace("_", "-"), "Failed", str(detail["detail"]))
-
-
-BEGUN_AGAIN = Problem(
-    503,
-    "begun-again",
-    "Begun again",
-    "The answer had to begin anew after some of it was sent. Ask again with the same Idempotency-Key to have it whole.",
-)
-
-
 def _message(problem: Problem) -> str:
     errors = problem.extra.get("errors")
     return problem.detail if not errors else "; ".join(f"{_path(one['field'])}: {one['message']}" for one in errors[:5])
@@ -114,9 +91,7 @@ def _param(problem: Problem) -> str | None:
 
 def _path(field: str) -> str:
     """``body.messages.0.content`` as ``messages[0].content``."""
-    for above in ("body.", "query.", "path.", "parameters."):
-        field = field.removeprefix(above)
-    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", field)
+    return in_brackets(field_of(field))
 
 
 _DESCRIPTIONS = {

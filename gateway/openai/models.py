@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from backplane.security.principal import Principal
 from backplane.web.problems import Problem
+from gateway.callers import Caller
 from gateway.openai import errors
 from gateway.openai.answer import Model, ModelList
-from gateway.openai.chat import Caller
-from gateway.ports import GatewayPorts, ports_of
+from gateway.ports import ports_of
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -20,7 +18,8 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 @router.get("/models", summary="OpenAI: models", responses=errors.responses(401, 403, 503))
 async def list_models(request: Request, principal: Caller) -> ModelList:
     """What the caller's key may ask, with the other names that clients may know them by."""
-    return ModelList(data=list(_models(ports_of(request), principal)))
+    found = ports_of(request).models(principal.models)
+    return ModelList(data=[Model(id=name, owned_by=pool) for name, pool in found])
 
 
 @router.get("/models/{model_id:path}", summary="OpenAI: one model", responses=errors.responses(401, 403, 404, 503))
@@ -29,17 +28,7 @@ async def get_model(
     principal: Caller,
     model_id: Annotated[str, Path(max_length=200, description="its name, as `GET /v1/models` has it")],
 ) -> Model:
-    found = next((one for one in _models(ports_of(request), principal) if one.id == model_id), None)
-    if found is None:
-        raise Problem(404, "unknown-model", "No such model", f"There is no model {model_id!r}.")
-    return found
-
-
-def _models(ports: GatewayPorts, principal: Principal) -> Iterator[Model]:
-    pools = ports.settings.pools
-    known = dict.fromkeys(name for pool in pools.values() for name in pool.model_names)
-    for name in (*known, *(alias for alias in ports.doors.aliases if alias not in known)):
-        model = ports.model(name)
-        pool = None if model is None else ports.settings.pool_of(model)
-        if pool is not None and (principal.models is None or model in principal.models):
-            yield Model(id=name, owned_by=pool)
+    for name, pool in ports_of(request).models(principal.models):
+        if name == model_id:
+            return Model(id=name, owned_by=pool)
+    raise Problem(404, "unknown-model", "No such model", f"There is no model {model_id!r}.")

@@ -1,4 +1,4 @@
-"""The answers of one request, of which OpenAI's clients may want several."""
+"""The answers of one request, of which some clients want several."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from backplane.security.principal import Principal
 from command_api.prompt import PromptBody
 from gateway import asking
 from gateway.asking import Asked, Whole
-from gateway.openai import errors
 from gateway.presence import while_there
+from gateway.problems import failed
 from query_api.assembly import Step
 
 
@@ -45,5 +45,5 @@ async def all_whole(request: Request, principal: Principal, asked: Sequence[Aske
         answers = await while_there(request, asyncio.gather(*map(asking.whole, streams)))
     for one in answers:
         if not one.is_complete:
-            raise errors.failed(one.detail)
+            raise failed(one.detail)
     return answers
