@@ -59,7 +59,9 @@ def make_application(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["*"],  # each door's SDKs have a dozen of their own, and the origins are the operator's choice
+            allow_headers=[
+                "*"
+            ],  # each door's SDKs have a dozen of their own, and the origins are the operator's choice
             expose_headers=["*"],
         )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
