@@ -104,6 +104,11 @@ check: $(INSTALLED) ## lint, format, types, import rules, published schemas
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/parley schemas --check
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## requests made of the OpenAPI document, 50,000 of them; ARGS="--requests 3000" asks fewer, --seed N again
+	@$(FIND_UV); "$$uv" sync --locked --inexact --group fuzz
+	@$(VENV)/bin/python -m tests.fuzz $(ARGS)
+
 .PHONY: bench
 bench: $(INSTALLED) ## measure each bus, for docs/benchmarks.md (Pulsar: with JDK 17 and Maven); ARGS=--quick tries it
 	@$(VENV)/bin/python -m benches $(ARGS)

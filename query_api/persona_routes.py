@@ -212,7 +212,6 @@ async def compare_versions(
                     "example": {"name": "translator", **_DEFINITION},
                 },
                 YAML: {
-                    "schema": {"type": "string"},
                     "example": "name: translator\nsystem: You translate into {language}.\n",
                 },
             },

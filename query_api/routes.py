@@ -73,7 +73,7 @@ async def get_generation(
     responses={
         200: {
             "description": "Server-Sent Events until the generation has ended",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+            "content": {"text/event-stream": {"example": _STREAM_EXAMPLE}},
         },
         **responses(401, 403, 404, 422, 503),
     },

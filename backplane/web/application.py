@@ -59,9 +59,8 @@ def make_application(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=[
-                "*"
-            ],  # each door's SDKs have a dozen of their own, and the origins are the operator's choice
+            # Each door's SDKs have a dozen headers of their own, and the origins are the operator's choice.
+            allow_headers=["*"],
             expose_headers=["*"],
         )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -45,12 +45,11 @@ data: [DONE]
 @router.post(
     "/chat/completions",
     response_model=ChatCompletion,
-    response_class=Response,
     summary="OpenAI: a chat completion",
     responses={
         200: {
             "headers": ANSWER_HEADERS,
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+            "content": {"text/event-stream": {"example": _STREAM_EXAMPLE}},
         },
         **errors.responses(400, 401, 403, 404, 409, 413, 429, 500, 502, 503),
     },

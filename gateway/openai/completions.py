@@ -90,12 +90,11 @@ class CompletionRequest(BaseModel):
 @router.post(
     "/completions",
     response_model=Completion,
-    response_class=Response,
     summary="OpenAI: a completion",
     responses={
         200: {
             "headers": ANSWER_HEADERS,
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+            "content": {"text/event-stream": {"example": _STREAM_EXAMPLE}},
         },
         **errors.responses(400, 401, 403, 404, 409, 413, 429, 500, 502, 503),
     },

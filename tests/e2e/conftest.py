@@ -25,11 +25,10 @@ SMALL, SMALL_WINDOW = "small", 60
 ORIGIN = "https://app.example.com"
 
 
-@pytest.fixture(scope="session")
-def parley(short_folder: Path) -> Iterator[Up]:
-    """Shared by all tests of the APIs (see tests/scheduling.py), so that it starts once."""
-    up = Up(
-        short_folder / "api",
+def parley_for_all(folder: Path) -> Up:
+    """One with a pool of each kind that the API tells apart; not started yet."""
+    return Up(
+        folder / "api",
         PARLEY_POOLS=json.dumps(
             {
                 "local": {"backend": "scripted", "models": ["script"], "slots": SLOTS},
@@ -49,6 +48,12 @@ def parley(short_folder: Path) -> Iterator[Up]:
         PARLEY_WEBHOOKS__ALLOW_PRIVATE="true",
         PARLEY_SOURCES__ALLOW_PRIVATE="true",
     )
+
+
+@pytest.fixture(scope="session")
+def parley(short_folder: Path) -> Iterator[Up]:
+    """Shared by all tests of the APIs (see tests/scheduling.py), so that it starts once."""
+    up = parley_for_all(short_folder)
     try:
         up.start()
         up.ready()

@@ -103,7 +103,7 @@ class Walk:
             for where in ("query", "header")
         )
         schema = self._body_schema(described)
-        body = BODIES.get(operation, self._example(schema)) if schema else None
+        body = self.body(operation, described)
         in_body = [name for name, of_field in self._fields(schema) if name in theirs or self._takes_id(name, of_field)]
         for name in (*in_path, *in_query, *in_header, *in_body):
             assert name in theirs, (
@@ -122,6 +122,11 @@ class Walk:
             yield Ask(operation, path.format(**own), (name,), body=(body or {}) | {name: value})
         if not in_path:
             yield Ask(operation, path, (), body=body)
+
+    def body(self, operation: str, described: Json) -> Json | None:
+        """One that the operation takes, by its own examples; None where it takes none."""
+        schema = self._body_schema(described)
+        return BODIES.get(operation, self._example(schema)) if schema else None
 
     def _at(self, schema: Json) -> Json:
         found: Any = schema

@@ -20,6 +20,7 @@ TARGETS = [
         "test-pulsar",
         "chaos",
         "check",
+        "fuzz",
         "bench",
         "bench-engine",
         "bench-doors",

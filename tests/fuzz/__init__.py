@@ -1,0 +1,1 @@
+"""`python -m tests.fuzz`: requests that the OpenAPI document allows, and some that it does not, on a running Parley."""
