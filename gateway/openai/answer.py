@@ -16,16 +16,18 @@ class CalledFunction(BaseModel):
 
 class AskedTool(BaseModel):
     id: str = Field(description="what the tool's message names", examples=["call_abc123"])
-    type: Literal["function"] = Field(description="always `function`")
+    type: Literal["function"] = Field(description="always `function`", examples=["function"])
     function: CalledFunction = Field(description="what it asks for")
 
 
 class AnswerMessage(BaseModel):
-    role: Literal["assistant"] = Field(description="always `assistant`")
+    role: Literal["assistant"] = Field(description="always `assistant`", examples=["assistant"])
     content: str | None = Field(description="what the model said; null where it only asked for tools", examples=["Hi."])
-    refusal: str | None = Field(description="always null")
+    refusal: str | None = Field(description="always null", examples=[None])
     tool_calls: list[AskedTool] | None = Field(None, description="not there where it asked for none")
-    reasoning_content: str | None = Field(None, description="what it thought; not there where it did not")
+    reasoning_content: str | None = Field(
+        None, description="what it thought; not there where it did not", examples=["It is short."]
+    )
 
 
 class ChatChoice(BaseModel):
@@ -49,7 +51,7 @@ class Usage(BaseModel):
 
 class ChatCompletion(BaseModel):
     id: str = Field(description="of the first generation", examples=[_ID])
-    object: Literal["chat.completion"] = Field(description="always `chat.completion`")
+    object: Literal["chat.completion"] = Field(description="always `chat.completion`", examples=["chat.completion"])
     created: int = Field(description="Unix time", examples=[1767225600])
     model: str = Field(description="the model that answered", examples=["gemma-3-270m"])
     choices: list[ChatChoice] = Field(description="the answers")
@@ -65,7 +67,7 @@ class TextChoice(BaseModel):
 
 class Completion(BaseModel):
     id: str = Field(description="of the first generation", examples=["cmpl-01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"])
-    object: Literal["text_completion"] = Field(description="always `text_completion`")
+    object: Literal["text_completion"] = Field(description="always `text_completion`", examples=["text_completion"])
     created: int = Field(description="Unix time", examples=[1767225600])
     model: str = Field(description="the model that answered", examples=["gemma-3-270m"])
     choices: list[TextChoice] = Field(description="the answers")
