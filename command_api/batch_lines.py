@@ -9,8 +9,6 @@ from uuid import UUID
 from backplane.ports.database import Row, TenantSession
 from backplane.ports.identifiers import new_id
 from backplane.security.content import DataKey
-from backplane.security.permissions import lesser
-from backplane.security.principal import Principal
 from command_api import outbox
 from command_api.prompt import OfBatch
 from event_schemas.batches import (
@@ -23,7 +21,6 @@ from event_schemas.batches import (
 )
 from event_schemas.envelope import Envelope
 from event_schemas.payload import Payload, Sealed
-from event_schemas.share import Share
 
 SOURCE = "/parley/command_api"
 ACTOR = "command_api"
@@ -90,37 +87,6 @@ async def look(session: TenantSession, batch_id: UUID, taker: UUID) -> Standing 
         taker=taker,
     )
     return None if row is None else Standing(**row)
-
-
-async def asker(session: TenantSession, batch: Standing) -> Principal | None:
-    """Who submitted it, as they are now. None while they may not ask: suspended, removed, their key revoked or over."""
-    row = await session.one(
-        "SELECT t.weight, t.priority, k.role AS of_key, k.models, k.personas, u.role AS of_user FROM control.tenants t"
-        " LEFT JOIN control.api_keys k ON k.tenant_id = t.tenant_id AND k.key_id = :key_id"
-        " LEFT JOIN control.users u ON u.tenant_id = t.tenant_id AND u.user_id = CAST(:user_id AS uuid)"
-        " WHERE t.tenant_id = :tenant_id AND t.suspended_at IS NULL"
-        " AND (k.key_id IS NULL OR k.revoked_at IS NULL AND coalesce(k.expires_at > now(), true))"
-        " AND (u.user_id IS NULL OR u.suspended_at IS NULL AND u.removed_at IS NULL)",
-        tenant_id=session.tenant_id,
-        user_id=batch.user_id,
-        key_id=batch.key_id,
-    )
-    if row is None:
-        return None
-    of_key, of_user = row["of_key"], row["of_user"]
-    role = lesser(of_key, of_user) if of_key and of_user else of_key or of_user
-    if role is None:
-        return None
-    found = Principal(
-        session.tenant_id,
-        batch.key_id,
-        batch.user_id,
-        role,
-        Share(weight=row["weight"], priority=row["priority"]),
-        None if row["models"] is None else frozenset(row["models"]),
-        None if row["personas"] is None else frozenset(row["personas"]),
-    )
-    return found if found.may("conversations.use") else None
 
 
 async def waiting(session: TenantSession, batch_id: UUID, most: int) -> list[Line]:

@@ -28,6 +28,7 @@ from backplane.settings import Settings
 from command_api import batch_lines, conversations
 from command_api.admission import Refused, admit
 from command_api.allowance import LimitExceeded
+from command_api.asker import as_now
 from command_api.batch_lines import Failure, Line
 from command_api.chat_request import NotAPrompt, chat_request
 from command_api.content_keys import ContentKeys
@@ -160,7 +161,7 @@ class BatchPump:
             if batch.is_due and batch.waits and not (batch.is_cancelled or batch.is_expired):
                 await batch_lines.expire(session, taken.batch_id)
                 self._told()
-            asker = await batch_lines.asker(session, batch)
+            asker = await as_now(session, batch.key_id, batch.user_id)
         key = None
         if batch.wrapped is not None:
             key = await self._keys.of_conversation(taken.tenant_id, taken.batch_id, batch.wrapped)

@@ -17,6 +17,7 @@ from backplane.web.server import serve_application
 from backplane.wiring.services import CommandSide, command_side
 from command_api import (
     batch_routes,
+    chat_tool_routes,
     collection_routes,
     dead_letter_routes,
     fetching_routes,
@@ -29,6 +30,8 @@ from command_api.allowance import Allowance
 from command_api.api_keys import ApiKeys
 from command_api.batch_pump import BatchPump
 from command_api.batches import Batches
+from command_api.chat_replies import ChatReplies
+from command_api.chat_tools import ChatTools
 from command_api.collections import Collections
 from command_api.content_keys import ContentKeys
 from command_api.conversation_life import ConversationLife
@@ -63,6 +66,7 @@ ROUTERS = (
     fetching_routes.router,
     collection_routes.router,
     batch_routes.router,
+    chat_tool_routes.router,
 )
 
 _HOUSEKEEPING_S = 3600.0
@@ -103,6 +107,8 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         Collections(side.database, side.data_keys, settings.knowledge.embedders),
         ConversationLife(side.database, keys, allowance, settings),
         Batches(side.database, keys),
+        ChatTools(side.database, side.relay_database, side.master_key, settings),
+        ChatReplies(side.database, side.relay_database, side.master_key),
     )
     pump = BatchPump(
         side.database,
@@ -158,6 +164,7 @@ async def _housekeeping(relay: Relay, database: Database, stop: asyncio.Event) -
             with suppress(DatabaseUnavailable):
                 await relay.forget_old_keys()
                 await relay.forget_uploads()
+                await relay.forget_chat_replies()
                 while not stop.is_set() and await erase_due(database, datetime.now(UTC)):
                     relay.wake()
 

@@ -137,6 +137,10 @@ class Relay:
         """Delete files of batches whose upload broke off."""
         await self._database.at_once("SELECT control.forget_uploads()")
 
+    async def forget_chat_replies(self) -> None:
+        """Delete what chat tools asked days ago, and were answered."""
+        await self._database.at_once("SELECT control.forget_chat_replies()")
+
     async def _next_round(self, stop: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(stop.wait())]
         await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)

@@ -19,6 +19,8 @@ from backplane.settings import Settings
 from backplane.web.authentication import requires
 from command_api import conversations, erasure
 from command_api.batches import Batches
+from command_api.chat_replies import ChatReplies
+from command_api.chat_tools import ChatTools
 from command_api.collections import Collections
 from command_api.content_keys import ContentKeys
 from command_api.conversation_life import ConversationLife
@@ -68,6 +70,8 @@ class CommandPorts:
     collections: Collections
     life: ConversationLife
     batches: Batches
+    chat_tools: ChatTools
+    chat_replies: ChatReplies
 
 
 def ports_of(request: Request) -> CommandPorts:

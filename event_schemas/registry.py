@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from event_schemas import (
     batches,
+    chat_tools,
     control_plane,
     conversations,
     dead_letters,
@@ -68,6 +69,9 @@ COMMANDS: tuple[type[Payload], ...] = (
     batches.SubmitBatch,
     batches.CancelBatch,
     batches.DeleteBatch,
+    chat_tools.AddChatTool,
+    chat_tools.SetChatToolSecrets,
+    chat_tools.RemoveChatTool,
 )
 
 EVENTS: tuple[type[Payload], ...] = (
@@ -137,6 +141,9 @@ EVENTS: tuple[type[Payload], ...] = (
     batches.BatchExpired,
     batches.BatchCompleted,
     batches.BatchDeleted,
+    chat_tools.ChatToolAdded,
+    chat_tools.ChatToolSecretsSet,
+    chat_tools.ChatToolRemoved,
 )
 
 

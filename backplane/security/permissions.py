@@ -14,6 +14,7 @@ Permission = Literal[
     "events.read",
     "provider_keys.manage",
     "webhooks.manage",
+    "chat_tools.manage",  # who asks there asks as who added it, so it takes who may ask
     "collections.read",  # list and search them; a prompt may name them, too
     "collections.manage",
     "limits.manage",
@@ -42,7 +43,10 @@ _MANAGES: frozenset[Permission] = frozenset(
     }
 )
 _ADMIN: frozenset[Permission] = (
-    _MEMBER | _AUDITOR | _MANAGES | {"conversations.all", "content.manage", "personas.manage", "collections.manage"}
+    _MEMBER
+    | _AUDITOR
+    | _MANAGES
+    | {"conversations.all", "content.manage", "personas.manage", "collections.manage", "chat_tools.manage"}
 )
 
 PERMISSIONS: dict[KeyRole, frozenset[Permission]] = {

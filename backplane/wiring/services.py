@@ -118,8 +118,9 @@ async def command_side(settings: Settings) -> AsyncIterator[CommandSide]:
             bus,
             database,
             budget,
-            # One connection for the outbox, which holds it while it publishes, one to take webhooks, one for batches.
-            adapters.database("relay", pool_size=3),
+            # One connection for the outbox, which holds it while it publishes, one each to take webhooks,
+            # batches and chat tools' questions.
+            adapters.database("relay", pool_size=4),
             adapters.bus("relay"),
             adapters.signals(),
             adapters.stream_eraser(),

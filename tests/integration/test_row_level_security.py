@@ -41,6 +41,9 @@ TABLES: dict[str, Sees] = {
     "control.conversation_states": {"command_api": OWN},
     "control.batch_lines": {"command_api": OWN},
     "control.batches": {"command_api": OWN},
+    "control.chat_replies": {"command_api": OWN},
+    "control.chat_threads": {"command_api": OWN},
+    "control.chat_tools": {"command_api": OWN},
     "control.data_keys": {
         "command_api": OWN,
         "query_api": OWN,
@@ -93,6 +96,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "control.api_keys": {"role": "member"},
     "control.conversation_states": {"state": "ended"},
     "control.batch_lines": {"sealed": "{}"},
+    "control.chat_replies": {"sealed": b"sealed", "ended_at": None},
+    "control.chat_tools": {"kind": "slack"},
     "control.limits": {"dimension": "user"},
     "control.provider_keys": {"sealed": b"sealed"},
     "control.sessions": {"method": "password", "user_id": new_id()},

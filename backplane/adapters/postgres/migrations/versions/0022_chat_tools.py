@@ -1,0 +1,12 @@
+"""Chat tools, whose users ask in Slack, Discord or Microsoft Teams."""
+
+from backplane.adapters.postgres.migrations.ddl import apply
+
+revision = "0022"
+down_revision = "0019"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    apply("0022/chat_tools.sql")
