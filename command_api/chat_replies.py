@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 from uuid import UUID
 
@@ -119,8 +119,8 @@ class ChatReplies:
         return await self._standing(tool, "r.event = :value", event)
 
     async def newest(self, tool: Known, thread: str) -> Standing | None:
-        """Of what was asked last in this thread, and is a prompt. Raises DatabaseUnavailable."""
-        return await self._standing(tool, "r.thread = :value AND r.generation_id IS NOT NULL", thread)
+        """Of what was asked last in this thread. Raises DatabaseUnavailable."""
+        return await self._standing(tool, "r.thread = :value", thread)
 
     async def _standing(self, tool: Known, which: str, value: str) -> Standing | None:
         async with self._database.tenant(tool.tenant_id) as session:
@@ -137,7 +137,9 @@ class ChatReplies:
         """So many parts of the answer were told whole. Raises DatabaseUnavailable."""
         async with self._database.tenant(tool.tenant_id) as session:
             await session.execute(
-                "UPDATE control.chat_replies SET told = :told WHERE chat_reply_id = :id", told=told, id=chat_reply_id
+                "UPDATE control.chat_replies SET told = greatest(told, :told) WHERE chat_reply_id = :id",
+                told=told,
+                id=chat_reply_id,
             )
 
     async def asker(self, tenant_id: UUID, key_id: UUID, user_id: UUID | None) -> Principal | None:
@@ -186,10 +188,11 @@ class ChatReplies:
                 thread=taken.thread,
             )
 
-    async def moved(self, taken: Taken, thread: str, question: Question) -> None:
+    async def moved(self, taken: Taken, thread: str, question: Question) -> Taken:
         """It is asked in this thread, which was made for it. Raises NotOurs, DatabaseUnavailable."""
         sealed = self._sealed(question, taken.tenant_id, taken.chat_reply_id)
         await self._change(taken, "thread = :thread, sealed = :sealed", thread=thread, sealed=sealed)
+        return replace(taken, thread=thread, sealed=sealed)
 
     async def became(self, taken: Taken, place: Mapping[str, str], generation_id: UUID, conversation_id: UUID) -> None:
         """It is a prompt; what was asked is not kept here any more. Raises NotOurs, DatabaseUnavailable."""

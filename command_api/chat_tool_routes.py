@@ -60,6 +60,14 @@ class DiscordSecrets(Body):
         description="the application's public key, which proves that a request is Discord's",
         examples=["3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"],
     )
+    bot_token: SecretStr | None = Field(
+        None,
+        min_length=8,
+        max_length=_MOST,
+        description="what answers are posted with that come later than 15 minutes after the question, when Discord's"
+        " own token for it has ended; none: those do not arrive",
+        examples=[None],
+    )
 
 
 class TeamsSecrets(Body):

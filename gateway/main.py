@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 
 import command_api.main
 import query_api.main
+from backplane.security.public_transport import PublicTransport
 from backplane.settings import Settings
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import command_side, query_side
 from gateway import doors
+from gateway.chat_tools.calls import Calls
+from gateway.chat_tools.replying import Replying
 from gateway.ports import GatewayPorts
 
 front = APIRouter(include_in_schema=False)
@@ -39,9 +44,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             commands.authenticator,
             commands.readiness,
             [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS, *(one.router for one in open_doors)],
-            [one.shape for one in open_doors],
+            [one.shape for one in open_doors if one.shape is not None],
         )
         app.state.gateway = GatewayPorts(settings)
         app.state.command = command_ports
         app.state.query = query_api.main.ports(queries, settings)
-        await serve_application(app, settings, stop)
+        async with replying(app, settings):
+            await serve_application(app, settings, stop)
+
+
+@asynccontextmanager
+async def replying(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """With answers on their way to chat tools, where that door is open."""
+    if not settings.doors.chat_tools:
+        yield
+        return
+    stop = asyncio.Event()
+    calls = Calls(PublicTransport(allow_private=settings.webhooks.allow_private))
+    async with aclosing(calls), asyncio.TaskGroup() as tasks:
+        tasks.create_task(Replying(app.state.command, app.state.query, calls, settings.doors).run(stop))
+        try:
+            yield
+        finally:
+            stop.set()

@@ -9,6 +9,9 @@ class DoorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     openai: bool = Field(default=True, description="OpenAI's API is there: chat completions, completions, models")
+    chat_tools: bool = Field(default=True, description="people may ask in Slack, Discord and Microsoft Teams")
+    slack_url: str = Field(default="https://slack.com/api", description="where Slack's API is")
+    discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
     cancel_on_disconnect: bool = Field(
         default=True, description="a client of another protocol that goes away cancels what it asked for"
     )
