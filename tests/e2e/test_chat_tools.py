@@ -320,14 +320,14 @@ async def test_a_conversation_that_was_deleted_begins_anew(world: World) -> None
 async def test_what_is_not_signed_by_the_tool_just_now_is_refused_alike(world: World, tool: Any) -> None:
     path = await world.add(tool)
 
-    def asked(of: Any = tool, **when: float) -> Signed:
+    def asked(of: Slack | Discord | Teams = tool, at: float | None = None) -> Signed:
         match of:
             case Slack():
-                return of.event("Why?", **when)
+                return of.event("Why?", at=at)
             case Discord():
-                return of.signed({"type": 1}, **when)
-            case _:
-                return of.message("Why?", **when)
+                return of.signed({"type": 1}, at=at)
+            case Teams():
+                return of.message("Why?", at=at)
 
     good = asked()
     stranger: Any = {
