@@ -49,7 +49,11 @@ async def owned(callers: Callers) -> Owned:
     site = await admin.http.post(
         "/v1/sites", json={"name": word, "domain": f"{word}.example", "urls": [f"http://127.0.0.1:9/{word}"]}
     )
-    assert {201} == {key.status_code, session.status_code, hook.status_code, site.status_code}, hook.text
+    chat_tool = await admin.http.post(
+        "/v1/chat-tools",
+        json={"kind": "slack", "name": word, "signing_secret": f"signed {word}", "bot_token": f"xoxb-{word}"},
+    )
+    assert {201} == {one.status_code for one in (key, session, hook, site, chat_tool)}, chat_tool.text
     persona = f"clerk-{new_id()}"
     saved = await admin.http.post("/v1/personas", json={"name": persona, "definition": {"system": f"Know the {word}."}})
     assert saved.status_code == 201, saved.text
@@ -80,6 +84,7 @@ async def owned(callers: Callers) -> Owned:
         "api_key_id": key.json()["id"],
         "session_id": session.json()["id"],
         "webhook_id": hook.json()["id"],
+        "chat_tool_id": chat_tool.json()["id"],
         "persona": persona,
         "version": "7",  # there is none, whosesoever the persona
         "site_id": site.json()["id"],

@@ -66,6 +66,7 @@ async def state(owner: Owned) -> list[object]:
         "api-keys",
         "users",
         "webhooks",
+        "chat-tools",
         "limits",
         "personas",
         "personas/{persona}/versions/1",
@@ -111,7 +112,9 @@ async def _wrong(caller: Client, foreign: Ask, never: Ask, theirs: Owned) -> lis
         found.append(f"shows {sorted(seen)}")
     if answer.status_code >= 500:
         found.append(f"answers {answer.status_code} {answer.text}")
-    if foreign.names and not foreign.query and answer.status_code not in (403, 404):
+    # What asks by a signature of its own is told that it has none, whatever tool it names.
+    by_signature = " /chat-tools/{chat_tool_id}/" in foreign.operation
+    if foreign.names and not foreign.query and answer.status_code not in ((401,) if by_signature else (403, 404)):
         found.append(f"answers {answer.status_code} {answer.text}, neither 404 nor 403")
     # What is somebody else's and what never was look the same, also to one who may not ask at all.
     if foreign.names and (told := refusal(await never.by(caller))) != refusal(answer):

@@ -40,7 +40,7 @@ def schema_at(document: Json, schema: Json) -> Json:
 
 def parts(schema: Json) -> Iterator[Json]:
     """Schemas of what stands in an array, and of the ways that a value may be given."""
-    yield from schema.get("anyOf", ())
+    yield from (*schema.get("anyOf", ()), *schema.get("oneOf", ()))
     if isinstance(schema.get("items"), dict):
         yield schema["items"]
 
@@ -115,6 +115,14 @@ async def test_every_operation_of_a_door_documents_what_may_go_wrong_there(docum
             assert answer["description"]
             ((media_type, content),) = answer["content"].items()
             assert (media_type, content["schema"]["$ref"].rpartition("/")[2]) == ("application/json", "OpenAIErrorBody")
+
+
+async def test_what_asks_by_a_signature_documents_what_may_go_wrong(document: Json) -> None:
+    signed = [operation for name, operation in operations(document) if " /chat-tools/" in name]
+    assert len(signed) == 3
+    for operation in signed:
+        assert operation["security"] == []
+        assert {"400", "401", "413", "422", "503"} <= operation["responses"].keys()
 
 
 async def test_every_answer_and_every_body_is_shown_by_an_example(document: Json) -> None:

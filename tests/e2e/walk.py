@@ -22,11 +22,17 @@ PLAIN = frozenset(
         *("limit", "cursor", "after", "format", "group_by", "from", "to", "since", "until", "type", "model"),
         *("idempotency-key", "last-event-id", "traceparent", "batch-metadata", "completion_window"),
         *("state", "code", "error"),
+        *("X-Slack-Request-Timestamp", "X-Slack-Signature", "X-Signature-Timestamp", "X-Signature-Ed25519"),
+        "authorization",
     )
 )
 """Parameters that name nothing of anybody's. Cursors are places; they are tried by tests of their own."""
 
-BODIES: dict[str, Json] = {}
+_OF_SLACK = {"kind": "slack", "signing_secret": "s3cret-of-a-walk", "bot_token": "xoxb-walk"}
+BODIES: dict[str, Json] = {
+    "post /v1/chat-tools": {"name": "walked", **_OF_SLACK},
+    "put /v1/chat-tools/{chat_tool_id}/secrets": _OF_SLACK,
+}
 """Operation → a body that it takes, where its own examples make none."""
 
 ASKED_BY_NOBODY = frozenset({"post /v1/session"})
