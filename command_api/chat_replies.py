@@ -230,16 +230,28 @@ class ChatReplies:
         )
 
     async def stands_in(self, taken: Taken, messages: Sequence[str]) -> None:
-        """The answer stands in these messages there. Raises NotOurs, DatabaseUnavailable."""
-        await self._change(taken, "messages = :messages", messages=list(messages))
+        """The answer stands in these messages there, so its tool takes it. Raises NotOurs, DatabaseUnavailable."""
+        await self._change(taken, "messages = :messages, failures = 0", messages=list(messages))
 
-    async def later(self, taken: Taken, pause_s: float, *, failed: bool) -> None:
+    async def failed(self, taken: Taken) -> int:
+        """Its tool did not take it. Returns how often since it last did. Raises NotOurs, DatabaseUnavailable."""
+        async with self._database.tenant(taken.tenant_id) as session:
+            row = await session.one(
+                "UPDATE control.chat_replies SET failures = failures + 1"
+                " WHERE chat_reply_id = :id AND taker = :taker RETURNING failures",
+                id=taken.chat_reply_id,
+                taker=taken.taker,
+            )
+        if row is None:
+            raise NotOurs
+        return int(row["failures"])
+
+    async def later(self, taken: Taken, pause_s: float) -> None:
         """Somebody goes on after ``pause_s`` seconds. Raises NotOurs, DatabaseUnavailable."""
         await self._change(
             taken,
-            """failures = failures + CAST(:failed AS integer), taker = NULL, lease_until = NULL,
+            """taker = NULL, lease_until = NULL,
                next_try_at = statement_timestamp() + make_interval(secs => :pause_s)""",
-            failed=int(failed),
             pause_s=pause_s,
         )
 

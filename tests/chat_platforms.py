@@ -54,7 +54,7 @@ class ChatPlatforms:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def until(self, holds: Callable[[], object], within_s: float = 40.0) -> None:
+    async def until(self, holds: Callable[[], object], within_s: float = 60.0) -> None:
         """Wait until ``holds``, which is asked whenever something was called. Raises TimeoutError."""
         async with asyncio.timeout(within_s), self._changed:
             await self._changed.wait_for(holds)

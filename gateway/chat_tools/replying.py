@@ -113,23 +113,21 @@ class Replying:
             logger.warning(
                 "a chat reply waits", extra={"action": "chat_reply_waits", "cause": type(error).__name__} | about
             )
-            await self._later(taken, _OUTAGE_S, failed=False)
+            await self._later(taken, _OUTAGE_S)
         except Later as failure:
-            if taken.failures < len(PAUSES_S):
-                await self._later(taken, max(PAUSES_S[taken.failures], failure.retry_after_s), failed=True)
-            else:
-                await self._give_up(taken, str(failure))
+            await self._failed(taken, str(failure), failure.retry_after_s)
         except Unwanted as failure:
             await self._give_up(taken, str(failure))
         except asyncio.CancelledError:
-            await self._later(taken, 0.0, failed=False)
+            await self._later(taken, 0.0)
             raise
         except Exception as bug:
-            # Its text may hold what people wrote. The lease is kept, so that it is not tried again at once.
+            # Its text may hold what people wrote; and nobody else's answer stops for this one.
             logger.error(
                 "a chat reply broke", extra={"action": "chat_reply_broke", "cause": type(bug).__name__} | about
             )
             logger.debug("what it said", exc_info=bug)
+            await self._failed(taken, "a fault of Parley's, which was logged")
 
     async def _bring(self, taken: Taken) -> None:
         question = self._replies.question(taken)
@@ -203,7 +201,7 @@ class Replying:
     ) -> None:
         """One call that brings what is shown nearer to what is wanted."""
         at = next((at for at, text in enumerate(wanted) if shown[at : at + 1] != [text]), len(wanted))
-        before = list(names)
+        before, has_failed = list(names), taken.failures > 0 and not shown
         try:
             if at == len(wanted):
                 with suppress(Unwanted):  # somebody else has dropped it
@@ -220,7 +218,7 @@ class Replying:
             pace.called(failure.retry_after_s)
             return
         pace.called()
-        if names != before:
+        if names != before or has_failed:
             await self._replies.stands_in(taken, names)
 
     def _messages(self, taken: Taken, place: Mapping[str, str]) -> Messages:
@@ -229,9 +227,17 @@ class Replying:
             return SlackMessages(self._calls, self._doors.slack_url, secrets["bot_token"], place)
         return DiscordMessages(self._calls, self._doors.discord_url, secrets.get("bot_token"), place)
 
-    async def _later(self, taken: Taken, pause_s: float, *, failed: bool) -> None:
+    async def _later(self, taken: Taken, pause_s: float) -> None:
         with suppress(NotOurs, DatabaseUnavailable):  # then the lease ends by itself
-            await self._replies.later(taken, pause_s, failed=failed)
+            await self._replies.later(taken, pause_s)
+
+    async def _failed(self, taken: Taken, failure: str, retry_after_s: float = 0.0) -> None:
+        with suppress(NotOurs, DatabaseUnavailable):
+            failures = await self._replies.failed(taken)
+            if failures > len(PAUSES_S):
+                await self._give_up(taken, failure)
+            else:
+                await self._replies.later(taken, max(PAUSES_S[failures - 1], retry_after_s))
 
     async def _give_up(self, taken: Taken, failure: str) -> None:
         about = {"chat_reply_id": str(taken.chat_reply_id), "chat_tool_id": str(taken.chat_tool_id)}

@@ -175,6 +175,7 @@ async def test_a_lease_is_one_holders_until_it_ends(world: World) -> None:
     assert other.chat_reply_id == taken.chat_reply_id
     for late in (
         world.replies.renew(taken),
+        world.replies.failed(taken),
         world.replies.stands_in(taken, ["1"]),
         world.replies.refused(taken, {}, "no"),
         world.replies.became(taken, {}, new_id(), new_id()),
@@ -184,10 +185,13 @@ async def test_a_lease_is_one_holders_until_it_ends(world: World) -> None:
             await late
     assert await world.owner.fetchval("SELECT count(*) FROM control.chat_threads") == 0
     await world.replies.stands_in(other, ["first", "second"])
-    await world.replies.later(other, 0.0, failed=True)
+    assert [await world.replies.failed(other) for _ in range(2)] == [1, 2]
+    await world.replies.later(other, 0.0)
     again = await world.one()
-    assert (again.messages, again.failures) == (["first", "second"], 1)
-    await world.replies.later(again, 60.0, failed=False)
+    assert (again.messages, again.failures) == (["first", "second"], 2)
+    await world.replies.stands_in(again, ["first"])
+    assert await world.replies.failed(again) == 1
+    await world.replies.later(again, 60.0)
     assert await world.replies.take(10) == []
 
 
