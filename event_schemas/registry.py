@@ -10,6 +10,7 @@ from event_schemas import (
     control_plane,
     conversations,
     dead_letters,
+    embeddings,
     erasure,
     fetching,
     generation,
@@ -144,6 +145,7 @@ EVENTS: tuple[type[Payload], ...] = (
     chat_tools.ChatToolAdded,
     chat_tools.ChatToolSecretsSet,
     chat_tools.ChatToolRemoved,
+    embeddings.EmbeddingsMade,
 )
 
 

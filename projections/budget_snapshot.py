@@ -15,7 +15,8 @@ _PART = 1000
 
 _COUNTED = """
 WITH used AS (
-  SELECT tenant_id, user_id, key_id, model, persona, 0 AS requests,
+  SELECT tenant_id, user_id, key_id, model, persona,
+         count(inputs) FILTER (WHERE at > now() - interval '61 seconds') AS requests,
          sum(input_tokens + output_tokens) FILTER (WHERE at > now() - interval '61 seconds') AS tokens,
          sum(ceil(cost_usd * 1000000000)) FILTER (WHERE at >= date_trunc('day', now(), 'UTC')) AS day,
          sum(ceil(cost_usd * 1000000000)) FILTER (WHERE at >= date_trunc('month', now(), 'UTC')) AS month

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backplane.ports.budget import Opened, Reservation, Spent, nano_usd, scopes
 from event_schemas.codec import AnyEnvelope
+from event_schemas.embeddings import EmbeddingsMade
 from event_schemas.generation import (
     AttemptLost,
     GenerationCancelled,
@@ -20,6 +21,7 @@ _COUNT: tuple[type[Payload], ...] = (
     GenerationCompleted,
     GenerationFailed,
     GenerationCancelled,
+    EmbeddingsMade,
 )
 
 TYPES = tuple(
@@ -51,6 +53,15 @@ def change(envelope: AnyEnvelope, *, ended: bool) -> Opened | Spent | None:
                 0 if usage.cost_usd is None else nano_usd(usage.cost_usd),
                 envelope.time,
                 ends=not isinstance(attempt, AttemptLost),
+            )
+        case EmbeddingsMade() as made:
+            return Spent(
+                made.embedding_id,
+                scopes(tenant_id, made.user_id, made.key_id, made.model),
+                made.usage.input_tokens,
+                0 if made.usage.cost_usd is None else nano_usd(made.usage.cost_usd),
+                envelope.time,
+                ends=True,
             )
     return None
 

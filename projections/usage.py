@@ -1,4 +1,4 @@
-"""Usage: the tokens of each attempt. What a provider said beats what was estimated, whichever comes first."""
+"""Usage: the tokens of each attempt, and of each request for embeddings, which is one attempt. What a provider said beats what was estimated, whichever comes first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from event_schemas.codec import AnyEnvelope
+from event_schemas.embeddings import EmbeddingsMade
 from event_schemas.generation import (
     AttemptLost,
     GenerationCancelled,
@@ -36,6 +37,7 @@ TABLE = Table(
         "paid_by": "text",
         "at": "timestamptz",
         "persona": "text",
+        "inputs": "integer",
     },
     key=("tenant_id", "generation_id", "attempt"),
 )
@@ -46,6 +48,8 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
         case (AttemptLost() | GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as attempt:
             # Attempt 0 is a generation that ended before any attempt began: nothing was used.
             return ((envelope.tenantid, attempt.generation_id, attempt.attempt),) if attempt.attempt else ()
+        case EmbeddingsMade() as made:
+            return ((envelope.tenantid, made.embedding_id, 1),)
     return ()
 
 
@@ -71,8 +75,31 @@ def _fold(key: Key, row: Row | None, envelope: AnyEnvelope, _: Row | None) -> Ro
                 "paid_by": attempt.paid_by,
                 "at": envelope.time,
                 "persona": attempt.persona and attempt.persona.name,
+                "inputs": None,
             }
             return said if row is None else max(row, said, key=_weight)
+        case EmbeddingsMade() as made:
+            return {
+                "tenant_id": key[0],
+                "generation_id": made.embedding_id,
+                "attempt": 1,
+                "user_id": made.user_id,
+                "key_id": made.key_id,
+                "model": made.model,
+                "input_tokens": made.usage.input_tokens,
+                "output_tokens": made.usage.output_tokens,
+                "cached_input_tokens": made.usage.cached_input_tokens,
+                "reasoning_tokens": made.usage.reasoning_tokens,
+                "source": made.usage.source,
+                "cost_usd": made.usage.cost_usd,
+                "pool": None,
+                "backend": made.backend,
+                "served_model": made.served_model,
+                "paid_by": "platform",
+                "at": envelope.time,
+                "persona": None,
+                "inputs": made.inputs,
+            }
     return row
 
 
@@ -82,7 +109,7 @@ def _weight(row: Row) -> tuple[bool, int, int, datetime]:
 
 PROJECTION = Projection(
     table=TABLE,
-    handles=frozenset((AttemptLost, *ENDED)),
+    handles=frozenset((AttemptLost, EmbeddingsMade, *ENDED)),
     affects=_affects,
     fold=_fold,
 )

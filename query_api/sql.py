@@ -203,7 +203,9 @@ class UsageFilter:
 async def usage(session: TenantSession, eyes: Eyes, chosen: UsageFilter, group_by: Grouping) -> list[Row]:
     where = chosen.where(session, eyes)
     return await session.all(
-        f"""SELECT {_GROUPS[group_by]} AS group, count(DISTINCT generation_id) AS generations, count(*) AS attempts,
+        f"""SELECT {_GROUPS[group_by]} AS group,
+                   count(DISTINCT generation_id) FILTER (WHERE inputs IS NULL) AS generations,
+                   count(inputs) AS embeddings, count(*) AS attempts,
                    sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
                    sum(cached_input_tokens)::bigint AS cached_input_tokens,
                    sum(reasoning_tokens)::bigint AS reasoning_tokens,
@@ -225,7 +227,7 @@ async def attempts(
         where.and_("(at, generation_id, attempt) > (:after_at, :after_generation_id, :after_attempt)", **place)
     return await session.all(
         f"""SELECT at, generation_id, attempt, user_id, key_id, model, pool, backend, served_model, paid_by, persona,
-                   source, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd
+                   source, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd, inputs
             FROM read_models.usage WHERE {where} ORDER BY at, generation_id, attempt LIMIT :limit""",  # noqa: S608
         limit=limit,
         **where.parameters,

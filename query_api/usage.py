@@ -25,6 +25,7 @@ _SUMS = (
     "reasoning_tokens",
     "cost_usd",
     "attempts_of_unknown_cost",
+    "embeddings",
 )
 ATTEMPT = (
     "at",
@@ -44,6 +45,7 @@ ATTEMPT = (
     "output_tokens",
     "reasoning_tokens",
     "cost_usd",
+    "inputs",
 )
 """Columns of the export of single attempts."""
 

@@ -19,14 +19,14 @@ CSV = "text/csv"
 _SPAN = timedelta(days=30)
 _CSV_EXAMPLE = """\
 day,generations,attempts,estimated_attempts,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost_usd,\
-attempts_of_unknown_cost
-2026-03-01,12,13,1,2400,0,9600,0,0.42,0
+attempts_of_unknown_cost,embeddings
+2026-03-01,12,13,1,2400,0,9600,0,0.42,0,0
 """
 _ATTEMPTS_EXAMPLE = """\
 at,generation_id,attempt,user_id,key_id,model,pool,backend,served_model,paid_by,persona,source,input_tokens,\
-cached_input_tokens,output_tokens,reasoning_tokens,cost_usd
+cached_input_tokens,output_tokens,reasoning_tokens,cost_usd,inputs
 2026-03-01T12:00:00.123456+00:00,01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11,1,,01990f6e-0000-7000-8000-000000000002,fast,\
-cloud,openai,gpt-4.1-nano,tenant,translator,provider,24,0,128,0,0.0000536
+cloud,openai,gpt-4.1-nano,tenant,translator,provider,24,0,128,0,0.0000536,
 """
 
 router = APIRouter(prefix="/v1", tags=["queries"])
@@ -107,7 +107,8 @@ async def get_usage(
 )
 async def get_attempts(request: Request, principal: Reader, chosen: Chosen) -> StreamingResponse:
     """What `GET /v1/usage` sums. `paid_by` is `tenant` where a provider key of its own was asked with, else `platform`;
-    empty where nobody knows. `source` tells counted tokens (`provider`) from estimated ones."""
+    empty where nobody knows. `source` tells counted tokens (`provider`) from estimated ones. A
+    request for embeddings is one attempt, with the number of its texts as `inputs`."""
     lines = usage.attempts_as_csv(_ports(request), principal, chosen)
     return StreamingResponse(lines, media_type=CSV)
 

@@ -253,7 +253,11 @@ class UsageGroup(_View):
         examples=["2026-03-01"],
     )
     generations: int = Field(description="generations", examples=[12])
-    attempts: int = Field(description="attempts; more than generations where some were lost", examples=[13])
+    embeddings: int = Field(description="requests for embeddings", examples=[0])
+    attempts: int = Field(
+        description="attempts; more than generations where some were lost, and each request for embeddings is one",
+        examples=[13],
+    )
     estimated_attempts: int = Field(description="attempts whose tokens are an estimate", examples=[1])
     input_tokens: int = Field(description="tokens of prompts and their history", examples=[2400])
     output_tokens: int = Field(description="tokens of answers", examples=[9600])

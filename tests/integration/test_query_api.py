@@ -598,6 +598,17 @@ async def test_usage_is_summed_by_what_was_asked(world: World, tenant: UUID) -> 
         assert groups == {str(getattr(admin, whose)): 1, str(getattr(member, whose)): 2}
 
 
+async def test_a_request_for_embeddings_is_no_generation(world: World, tenant: UUID) -> None:
+    admin = await world.caller(tenant, "admin")
+    await used(world, admin)
+    await used(world, admin, model="minilm", inputs=3)
+    groups = (await admin.get("/v1/usage", **DAY, group_by="model")).json()["groups"]
+    counted = {one["group"]: (one["generations"], one["embeddings"], one["attempts"]) for one in groups}
+    assert counted == {"m": (1, 0, 1), "minilm": (0, 1, 1)}
+    lines = csv.DictReader(io.StringIO((await admin.get("/v1/usage/attempts", **DAY)).text))
+    assert [(line["model"], line["inputs"]) for line in lines] == [("m", ""), ("minilm", "3")]
+
+
 async def used(world: World, who: Caller, **columns: Any) -> UUID:
     """An attempt of ``who`` in the usage; the row is as given, else one of the model `m`."""
     row: dict[str, Any] = {
@@ -693,6 +704,7 @@ async def test_every_attempt_is_exported_once(world: World, tenant: UUID) -> Non
         "output_tokens": "5",
         "reasoning_tokens": "0",
         "cost_usd": "",
+        "inputs": "",
     }
 
 

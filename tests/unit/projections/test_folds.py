@@ -10,6 +10,7 @@ from event_schemas.chat import AnswerContent, Piece
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationRenamed, TitleContent
 from event_schemas.conversations import ConversationEnded, ConversationResumed, ConversationSuspended
+from event_schemas.embeddings import EmbeddingsMade
 from event_schemas.envelope import Envelope
 from event_schemas.generation import AttemptLost, GenerationCompleted, PromptContent, SubmitPrompt, TokensContent
 from event_schemas.payload import PersonaRef, Usage
@@ -402,6 +403,23 @@ def test_usage_says_who_paid_where_that_is_known() -> None:
     assert only(folded([ended]), "usage")["paid_by"] is None
     paid = ended.model_copy(update={"data": ended.data.model_copy(update={"paid_by": "tenant"})})
     assert only(folded([paid]), "usage")["paid_by"] == "tenant"
+
+
+def test_a_request_for_embeddings_is_one_attempt_without_an_answer() -> None:
+    story = Story()
+    made = EmbeddingsMade(
+        embedding_id=new_id(),
+        key_id=new_id(),
+        model="minilm",
+        inputs=2,
+        usage=Usage(input_tokens=7, output_tokens=0, source="provider"),
+        backend="minilm",
+        served_model="all-MiniLM-L6-v2",
+    )
+    row = only(folded([story.envelope(made)] * 2), "usage")
+    assert (row["generation_id"], row["attempt"], row["inputs"]) == (made.embedding_id, 1, 2)
+    assert (row["model"], row["input_tokens"], row["output_tokens"], row["source"]) == ("minilm", 7, 0, "provider")
+    assert only(folded(story.whole()), "usage")["inputs"] is None
 
 
 def test_the_same_ids_of_two_tenants_are_two_rows() -> None:
