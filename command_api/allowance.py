@@ -58,6 +58,14 @@ class Asked:
         return cls(prompt.generation_id, prompt.user_id, prompt.key_id, places, prompt.parameters.max_tokens, persona)
 
 
+def without_price(model: str) -> Refused:
+    return Refused(
+        "unknown-price",
+        "body.model",
+        f"A limit of money holds, and {model} has no price. An operator adds it to `prices_file`.",
+    )
+
+
 class Allowance:
     def __init__(
         self, budget: Budget, limits: KnownLimits, database: Database, prices: PriceTable, settings: Settings
@@ -68,10 +76,14 @@ class Allowance:
         self._prices = prices
         self._settings = settings
 
+    async def counts_money(self, tenant_id: UUID, asked: Asked) -> bool:
+        """Whether a limit of money holds. Raises DatabaseUnavailable."""
+        limited = await self._limited(tenant_id, asked)
+        return any(one.usd_per_day is not None or one.usd_per_month is not None for _, one in limited)
+
     async def estimated(self, tenant_id: UUID, asked: Asked, content: PromptContent, *, said_before: int) -> Estimate:
         """What the prompt is to reserve. Raises Refused, DatabaseUnavailable."""
-        limited = await self._limited(tenant_id, asked)
-        money = any(one.usd_per_day is not None or one.usd_per_month is not None for _, one in limited)
+        money = await self.counts_money(tenant_id, asked)
         try:
             return estimate.estimated(
                 content,
@@ -83,21 +95,21 @@ class Allowance:
                 priced=money,
             )
         except estimate.Unpriced as unpriced:
-            raise Refused(
-                "unknown-price",
-                "body.model",
-                f"A limit of money holds, and {unpriced.model} has no price. An operator adds it to `prices_file`.",
-            ) from None
+            raise without_price(unpriced.model) from None
 
-    async def reserve(self, tenant_id: UUID, asked: Asked, reserved: Reserved) -> Admitted:
-        """Reserve that. Reserving the same prompt again costs nothing.
+    async def reserve(
+        self, tenant_id: UUID, asked: Asked, reserved: Reserved, *, publish_s: float | None = None
+    ) -> Admitted:
+        """Reserve that. Reserving the same prompt again costs nothing. Within ``publish_s`` it will be on the bus;
+        None: as prompts are.
 
         Raises LimitExceeded, BudgetUnavailable, DatabaseUnavailable.
         """
         limited = await self._limited(tenant_id, asked)
         wanted = Reservation(asked.generation_id, tenant_id, reserved.tokens, reserved.nano_usd)
+        on_the_bus_s = self._settings.limits.publish_s if publish_s is None else publish_s
         try:
-            answer = await self._budget.reserve(wanted, limited, publish_s=self._settings.limits.publish_s + _CERTAIN_S)
+            answer = await self._budget.reserve(wanted, limited, publish_s=on_the_bus_s + _CERTAIN_S)
         except BudgetUnavailable as error:
             if self._settings.limits.uncounted == "refuse":
                 raise

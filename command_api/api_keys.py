@@ -165,7 +165,7 @@ class ApiKeys:
             raise MayNot(f"The role {principal.role!r} issues keys for its own user only.")
         _check_role(principal, wanted.role)
         for model in wanted.models or ():
-            if self._settings.pool_of(model) is None:
+            if self._settings.pool_of(model) is None and model not in self._settings.knowledge.embedders:
                 raise Refused("unknown-model", "body.models", f"There is no model {model!r}.")
         if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
             raise Refused("already-expired", "body.expires_at", "The key would have expired before it was issued.")

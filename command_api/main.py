@@ -36,6 +36,7 @@ from command_api.collections import Collections
 from command_api.content_keys import ContentKeys
 from command_api.conversation_life import ConversationLife
 from command_api.dead_letters import DeadLetterBox
+from command_api.embeddings import Embedding
 from command_api.erasure import erase_due
 from command_api.idempotency import BodyHash
 from command_api.known_limits import KnownLimits
@@ -109,6 +110,7 @@ async def running(side: CommandSide, settings: Settings) -> AsyncIterator[Comman
         Batches(side.database, keys),
         ChatTools(side.database, side.relay_database, side.master_key, settings),
         ChatReplies(side.database, side.relay_database, side.master_key),
+        Embedding(side.bus, side.signals, allowance, prices, settings),
     )
     pump = BatchPump(
         side.database,

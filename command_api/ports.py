@@ -25,6 +25,7 @@ from command_api.collections import Collections
 from command_api.content_keys import ContentKeys
 from command_api.conversation_life import ConversationLife
 from command_api.dead_letters import DeadLetterBox
+from command_api.embeddings import Embedding
 from command_api.limit_warnings import LimitWarnings
 from command_api.outbox import Relay
 from command_api.personas import Personas
@@ -72,6 +73,7 @@ class CommandPorts:
     batches: Batches
     chat_tools: ChatTools
     chat_replies: ChatReplies
+    embedding: Embedding
 
 
 def ports_of(request: Request) -> CommandPorts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,7 +18,7 @@ from command_api.admission import ModelNotAllowed, PersonaNotAllowed, Refused
 from command_api.allowance import LimitExceeded
 from command_api.conversations import NoSuch, TakesNoPrompts
 from command_api.idempotency import KeyReused
-from command_api.ports import ports_of
+from command_api.ports import CommandPorts, ports_of
 from command_api.prompt import PromptBody
 from command_api.submission import ProjectionsLag, Submitted
 
@@ -54,18 +55,10 @@ async def submitted(
     """
     ports = ports_of(request)
     try:
-        found = await ports.submission.submit(principal, body, idempotency_key, traceparent)
-    except ModelNotAllowed as not_allowed:
-        raise Problem(403, not_allowed.type, "Model not allowed", str(not_allowed), model=body.model) from None
+        with admission_answers(ports, body.model):
+            found = await ports.submission.submit(principal, body, idempotency_key, traceparent)
     except PersonaNotAllowed as not_allowed:
         raise Problem(403, not_allowed.type, "Persona not allowed", str(not_allowed)) from None
-    except Refused as refused:
-        raise refusal("The prompt is refused", refused) from None
-    except LimitExceeded as limit:
-        ports.limit_warnings.notice(limit.exceeded.standings)
-        raise limit_answers.problem(limit.exceeded) from None
-    except BudgetUnavailable as error:
-        raise unavailable("limits", f"{str(error).capitalize()}.") from None
     except KeyReused:
         raise Problem(
             409, "idempotency-key-reused", "Idempotency key reused", "The key was used before, with another body."
@@ -85,6 +78,25 @@ async def submitted(
         raise lag() from None
     ports.limit_warnings.notice(found.standings)
     return found
+
+
+@contextmanager
+def admission_answers(ports: CommandPorts, model: str | None) -> Iterator[None]:
+    """Raises Problem in place of what refuses ``model``, of a limit that is in the way, and of limits that cannot be
+    counted."""
+    try:
+        yield
+    except PersonaNotAllowed:
+        raise
+    except ModelNotAllowed as not_allowed:
+        raise Problem(403, not_allowed.type, "Model not allowed", str(not_allowed), model=model) from None
+    except Refused as refused:
+        raise refusal("The prompt is refused", refused) from None
+    except LimitExceeded as limit:
+        ports.limit_warnings.notice(limit.exceeded.standings)
+        raise limit_answers.problem(limit.exceeded) from None
+    except BudgetUnavailable as error:
+        raise unavailable("limits", f"{str(error).capitalize()}.") from None
 
 
 def refusal(title: str, refused: Refused) -> Problem:

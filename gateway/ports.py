@@ -38,6 +38,14 @@ class GatewayPorts:
             if pool is not None and (allowed is None or model in allowed):
                 yield name, pool
 
+    def embedder(self, name: str) -> str:
+        """The embedder, or its model, that a client means."""
+        knowledge = self.settings.knowledge
+        if knowledge.embedder_of(name) is not None:
+            return name
+        alias = self.doors.embedding_aliases.get(name)
+        return name if alias is None else alias or knowledge.default_embedder
+
 
 def ports_of(request: Request) -> GatewayPorts:
     ports: GatewayPorts = request.app.state.gateway

@@ -1,4 +1,5 @@
-"""Usage: the tokens of each attempt, and of each request for embeddings, which is one attempt. What a provider said beats what was estimated, whichever comes first."""
+"""Usage: the tokens of each attempt; a request for embeddings is one. What a provider said beats what was estimated,
+whichever comes first."""
 
 from __future__ import annotations
 

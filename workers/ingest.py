@@ -1,4 +1,4 @@
-"""The ingest service: makes chunks of documents, and searches them for the other services."""
+"""The ingest service: makes chunks of documents, searches them and embeds for the other services."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from backplane.wiring.services import worker_side
 from event_schemas import topics
 from workers.knowledge.chunk_store import ChunkStore
 from workers.knowledge.embedders import Embedders
+from workers.knowledge.embedding_desk import EmbeddingDesk
 from workers.knowledge.ingestion import IngestionPorts
 from workers.knowledge.ingestions import Ingestions
 from workers.knowledge.retrieval import Retrieval
@@ -36,10 +37,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             commands = await side.bus.subscribe([topics.INGESTIONS], topics.WORKERS, Mode.SHARED, prefetch=1)
             ports = IngestionPorts(ChunkStore(side.database), embedders, side.data_keys, side.bus, knowledge.read_s)
             ingestions = Ingestions(ports, commands, name, readiness)
-            desk = SearchDesk(side.signals, side.database, Retrieval(side.database, embedders))
+            desks = (
+                SearchDesk(side.signals, side.database, Retrieval(side.database, embedders)),
+                EmbeddingDesk(side.signals, side.database, embedders),
+            )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(serve_probes(readiness, settings, stop))
-                working = [tasks.create_task(ingestions.run()), tasks.create_task(desk.run())]
+                working = [tasks.create_task(one.run()) for one in (ingestions, *desks)]
                 status.ready(f"embedders {', '.join(knowledge.embedders)}")
                 await stop.wait()
                 for task in working:

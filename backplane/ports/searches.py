@@ -9,17 +9,16 @@ SearchFailed         ``reason`` is stable, the message is for people and quotes 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
+from backplane.ports import errands
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Signals
 
 _ASKED = "searches:asked"
-_ASK_AGAIN_S = 1.0
 
 
 class SearchFailed(Exception):
@@ -59,17 +58,7 @@ async def search(
     asked = Asked(new_id(), tenant_id, collection_id, question, most)
     message = json.dumps(asdict(asked), default=str)
     try:
-        async with asyncio.timeout(within_s), signals.listen(_answers_to(asked.id)) as answers:
-            waiting = asyncio.ensure_future(anext(answers))
-            try:
-                while True:
-                    # A signal may be lost; who has it already drops what comes again.
-                    await signals.send(_ASKED, message)
-                    done, _ = await asyncio.wait({waiting}, timeout=_ASK_AGAIN_S)
-                    if done:
-                        return _read(waiting.result())
-            finally:
-                waiting.cancel()
+        return _read(await errands.answered(signals, _ASKED, _answers_to(asked.id), message, within_s=within_s))
     except TimeoutError:
         raise NobodySearches(within_s) from None
 

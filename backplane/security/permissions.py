@@ -10,6 +10,7 @@ Permission = Literal[
     "session.own",  # see who one is, sign out, end one's other sessions
     "conversations.use",  # ask, read and change what is one's own
     "conversations.all",  # the same with everybody's in the tenant
+    "embeddings.make",
     "usage.read",
     "events.read",
     "provider_keys.manage",
@@ -29,7 +30,13 @@ Permission = Literal[
 ]
 
 _EVERYBODY: frozenset[Permission] = frozenset({"session.own"})
-_MEMBER: frozenset[Permission] = _EVERYBODY | {"conversations.use", "usage.read", "keys.own", "collections.read"}
+_MEMBER: frozenset[Permission] = _EVERYBODY | {
+    "conversations.use",
+    "embeddings.make",
+    "usage.read",
+    "keys.own",
+    "collections.read",
+}
 _AUDITOR: frozenset[Permission] = _EVERYBODY | {"events.read"}
 _MANAGES: frozenset[Permission] = frozenset(
     {

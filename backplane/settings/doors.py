@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 class DoorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    openai: bool = Field(default=True, description="OpenAI's API is there: chat completions, completions, models")
     chat_tools: bool = Field(default=True, description="people may ask in Slack, Discord and Microsoft Teams")
     slack_url: str = Field(default="https://slack.com/api", description="where Slack's API is")
     discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
+    openai: bool = Field(
+        default=True, description="OpenAI's API is there: chat completions, completions, embeddings, models"
+    )
     cancel_on_disconnect: bool = Field(
         default=True, description="a client of another protocol that goes away cancels what it asked for"
     )
@@ -19,6 +21,10 @@ class DoorSettings(BaseModel):
         default={"gpt-3.5-turbo": "", "gpt-4": ""},
         description="names of models that clients may know, and the model that each one is where no pool serves it by"
         " that name; empty: the default model",
+    )
+    embedding_aliases: dict[str, str] = Field(
+        default={"text-embedding-3-small": "", "text-embedding-ada-002": ""},
+        description="the same of embedders: no embedder is, or runs, a model of that name; empty: the first embedder",
     )
     local_key: SecretStr | None = Field(
         default=None,

@@ -76,6 +76,16 @@ class KnowledgeSettings(_Section):
             raise ValueError("no embedder: name at least one under [knowledge.embedders.<name>]")
         return given
 
+    def embedder_of(self, model: str) -> str | None:
+        """The embedder that is called ``model``, or the first that runs it."""
+        if model in self.embedders:
+            return model
+        return next((name for name, one in self.embedders.items() if one.model == model), None)
+
+    @property
+    def default_embedder(self) -> str:
+        return next(iter(self.embedders))
+
     def for_process(self, *, with_keys: bool) -> dict[str, Any]:
         """As JSON for the environment of a child process. Keys reach only who needs them."""
         dumped = self.model_dump(mode="json", exclude_none=True, exclude=None if with_keys else _KEYS)

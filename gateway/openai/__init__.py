@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from gateway.openai import chat, completions, models
+from gateway.openai import chat, completions, embeddings, models
 from gateway.openai.errors import SHAPE as SHAPE
 
 router = APIRouter()
-for _noun in (chat, completions, models):
+for _noun in (chat, completions, embeddings, models):
     router.include_router(_noun.router)

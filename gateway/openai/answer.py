@@ -74,11 +74,32 @@ class Completion(BaseModel):
     usage: Usage = Field(description="what all of them used")
 
 
+class MadeEmbedding(BaseModel):
+    object: Literal["embedding"] = Field("embedding", description="always `embedding`", examples=["embedding"])
+    index: int = Field(description="of its text, from 0", examples=[0])
+    embedding: list[float] | str = Field(
+        description="the vector, of length one; as text, it is base64 of little-endian floats of four bytes",
+        examples=[[0.6, 0.8]],
+    )
+
+
+class EmbeddingsUsage(BaseModel):
+    prompt_tokens: int = Field(description="tokens of the texts", examples=[5])
+    total_tokens: int = Field(description="the same", examples=[5])
+
+
+class EmbeddingList(BaseModel):
+    object: Literal["list"] = Field("list", description="always `list`", examples=["list"])
+    data: list[MadeEmbedding] = Field(description="one for each text, in order")
+    model: str = Field(description="whose vectors they are: only those of one can be compared", examples=["minilm"])
+    usage: EmbeddingsUsage = Field(description="what was used")
+
+
 class Model(BaseModel):
     id: str = Field(description="what requests call it", examples=["gemma-3-270m"])
     object: Literal["model"] = Field("model", description="always `model`", examples=["model"])
     created: int = Field(0, description="always 0: nobody says when it was made", examples=[0])
-    owned_by: str = Field(description="the pool that serves it", examples=["local"])
+    owned_by: str = Field(description="the pool that serves it, or the embedder", examples=["local"])
 
 
 class ModelList(BaseModel):

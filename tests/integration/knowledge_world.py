@@ -37,6 +37,7 @@ class Words:
     """Texts with the same words are close."""
 
     identity: str = "words"
+    window: int | None = None
     embedded: list[str] = field(default_factory=list)
     before_each: Callable[[], None] = lambda: None
     waits: asyncio.Event | None = None

@@ -34,6 +34,7 @@ class MiniLm:
     """384 dimensions, 256 tokens with the two that it adds. ``folder`` None: that of the package."""
 
     identity = "all-MiniLM-L6-v2"
+    window = _WINDOW - 2
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder

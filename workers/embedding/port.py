@@ -36,6 +36,10 @@ class Embedder(Protocol):
     def identity(self) -> str:
         """Which vectors can be compared: those of one identity, such as ``all-MiniLM-L6-v2``."""
 
+    @property
+    def window(self) -> int | None:
+        """Tokens of a text beyond which it is cut, as `lengths` counts them; None: longer ones are refused."""
+
     async def start(self) -> None:
         """Load what there is to load; called once, before anything else. Raises EmbeddingError."""
 
@@ -43,7 +47,7 @@ class Embedder(Protocol):
         """Tokens of each text as this model counts them, without those that it adds itself. Blocks."""
 
     async def embed(self, texts: Sequence[str], purpose: Purpose) -> list[Vector]:
-        """One vector for each text, in order, all of one number of dimensions; what is over the model's window is cut.
+        """One vector for each text, in order, all of one number of dimensions; what is over the window is cut.
         Raises EmbeddingError."""
 
     async def close(self) -> None:

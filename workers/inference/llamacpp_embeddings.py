@@ -37,6 +37,10 @@ class LlamaCppEmbedder:
     def identity(self) -> str:
         return self._model_file.stem
 
+    @property
+    def window(self) -> None:
+        return None
+
     async def start(self) -> None:
         self._server = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
 

@@ -43,6 +43,10 @@ class OpenAIEmbedder:
             api_key=self._key or _NO_KEY, base_url=self._base_url, timeout=_TIMEOUT_S, max_retries=2
         )
 
+    @property
+    def window(self) -> None:
+        return None
+
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """An estimate on the high side: each model behind such a server counts in its own way."""
         return [math.ceil(len(text.encode()) / _BYTES_A_TOKEN) for text in texts]

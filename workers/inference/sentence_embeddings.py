@@ -52,6 +52,12 @@ class SentenceEmbedder(_InThread):
     def identity(self) -> str:
         return self._name
 
+    @property
+    def window(self) -> int | None:
+        window: int | None = self._model.max_seq_length
+        # The marks at both ends are added to the text.
+        return None if window is None else window - 2
+
     async def start(self) -> None:
         self._model = await self._run(lambda: self._loaded("SentenceTransformer"))
 

@@ -136,6 +136,7 @@ MAY_CALL: dict[str, set[str] | None] = {
     "POST /chat-tools/{chat_tool_id}/teams": NO_CREDENTIALS,
     "POST /v1/chat/completions": WORK,
     "POST /v1/completions": WORK,
+    "POST /v1/embeddings": WORK,
     "GET /v1/models": WORK,
     "GET /v1/models/{model_id:path}": WORK,
 }
