@@ -49,6 +49,7 @@ SHARED_CHANNELS = {
     "signals:provider_keys:changed": "wakes workers; tells a pool's name",
     "signals:personas:changed": "tells every process a tenant's id",
     "signals:searches:asked": "asks the ingest service, with a tenant's id and its question; only services listen",
+    "signals:embeddings:asked": "asks the ingest service, with a tenant's id and its texts; only services listen",
     "signals:keys:revoked": "tells every process the public part of a key",
 }
 """Channels in Redis whose names hold no tenant, and why."""

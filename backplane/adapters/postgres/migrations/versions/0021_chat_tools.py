@@ -2,11 +2,11 @@
 
 from backplane.adapters.postgres.migrations.ddl import apply
 
-revision = "0022"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    apply("0022/chat_tools.sql")
+    apply("0021/chat_tools.sql")
