@@ -153,7 +153,8 @@ async def test_a_mention_in_slack_is_answered_in_its_thread_as_the_answer_grows(
     grown = [one.text.removesuffix(" …") for one in edits]
     assert len(grown) > 1
     assert all(text.startswith(part) for part in grown)
-    assert [len(part) for part in grown] == sorted({len(part) for part in grown})
+    assert [len(part) for part in grown] == sorted(len(part) for part in grown)
+    assert len({one.text for one in edits}) == len(edits)
     world.there.was_spared()
 
 
