@@ -109,16 +109,21 @@ async def test_limits_hold_and_are_told(parley: Up, callers: Callers) -> None:
 async def test_tokens_are_settled_to_what_was_counted(parley: Up, callers: Callers) -> None:
     tenant_id = await callers.tenant()
     admin = await callers.caller(tenant_id, "admin")
-    parley.parley("limits", "set", "--tenant", str(tenant_id), "--tokens-per-minute", "100000")
+    given = ("--tokens-per-minute", "100000", "--concurrent", "10", "--requests-per-minute", "10")
+    parley.parley("limits", "set", "--tenant", str(tenant_id), *given)
     async with sdk_of(parley, admin) as sdk:
         found = await sdk.embeddings.create(model=EMBEDDER, input=["word " * 200] * 3)
 
     async def used() -> Any:
-        limits = (await admin.get("/v1/limits"))["limits"]
-        return next(one["used"] for one in limits if one["dimension"] == "tenant")
+        (of_tenant,) = (await admin.get("/v1/limits"))["items"]
+        return {kind: use["used"] for kind, use in of_tenant["use"].items()}
 
     of_limit = await eventually(used, lambda used: not used["concurrent"])
-    assert (of_limit["tokens_per_minute"], of_limit["requests_per_minute"]) == (found.usage.total_tokens, 1)
+    assert of_limit == {
+        "tokens_per_minute": found.usage.total_tokens,
+        "requests_per_minute": 1,
+        "concurrent": 0,
+    }
 
 
 async def test_a_key_embeds_with_its_own_models_only(parley: Up, admin: Client, callers: Callers) -> None:
