@@ -42,6 +42,11 @@ class Growing:
         return bool(self._ending)
 
     @property
+    def has_begun(self) -> bool:
+        """There is something to say."""
+        return bool(self._ending or self._said)
+
+    @property
     def text(self) -> str:
         """What is shown now: while it grows, with a mark that there is more to come."""
         if self._ending:

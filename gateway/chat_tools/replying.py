@@ -180,7 +180,9 @@ class Replying:
                     lease.called()
                 ended = growing.has_ended
                 wanted = parts(growing.text, messages.limit, messages.cost)
-                if wanted == shown and len(names) == len(wanted):
+                stands = wanted == shown and len(names) == len(wanted)
+                # What stands there already, of whoever brought it before, is better than nothing.
+                if stands or (names and not growing.has_begun):
                     if ended:
                         break
                     await growing.changed(lease.wait_s)
