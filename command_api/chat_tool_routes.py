@@ -40,6 +40,9 @@ def _is_base64(given: SecretStr) -> SecretStr:
     return given
 
 
+SecurityToken = Annotated[SecretStr, Field(min_length=8, max_length=_MOST), AfterValidator(_is_base64)]
+
+
 class SlackSecrets(Body):
     kind: Literal["slack"] = Field(description="always `slack`", examples=["slack"])
     signing_secret: SecretStr = Field(
@@ -72,9 +75,7 @@ class DiscordSecrets(Body):
 
 class TeamsSecrets(Body):
     kind: Literal["teams"] = Field(description="always `teams`", examples=["teams"])
-    security_token: Annotated[SecretStr, AfterValidator(_is_base64)] = Field(
-        min_length=8,
-        max_length=_MOST,
+    security_token: SecurityToken = Field(
         description="the security token that Teams shows once an outgoing webhook is made",
         examples=["LypLIE9uZSBkb2VzIG5vdCBrbm93LiAqLw=="],
     )
@@ -105,7 +106,7 @@ class TeamsBody(_Described):
     """An outgoing webhook of a team in Microsoft Teams, whose security token is known only once it is made."""
 
     kind: Literal["teams"] = Field(description="always `teams`", examples=["teams"])
-    security_token: Annotated[SecretStr, AfterValidator(_is_base64)] | None = Field(
+    security_token: SecurityToken | None = Field(
         None,
         description="as Teams shows it; none: it is set later, and until then every request is refused",
         examples=[None],

@@ -69,13 +69,11 @@ class Growing:
         finally:
             self._changed.set()
 
-    async def changed(self, within_s: float) -> bool:
-        """Whether there is something new since it was last asked."""
+    async def changed(self, within_s: float) -> None:
+        """Once there is something new since this was last asked, or time is over."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), within_s)
-        is_new = self._changed.is_set()
         self._changed.clear()
-        return is_new
 
     def _take(self, step: Step) -> None:
         match step.event:
