@@ -10,6 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "tests/e2e/test_api_": "api",
+    "tests/e2e/test_embeddings_door.py": "api",
     "tests/e2e/test_on_pulsar.py": "pulsar",
     "tests/integration/test_pulsar_bus.py": "pulsar",
     "tests/chaos/test_kill_everything.py": "kill everything",
