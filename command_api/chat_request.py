@@ -228,7 +228,7 @@ class ChatRequest(_Given):
                 "logprobs": bool(self.logprobs),
             },
         }
-        return _valid(PromptBody, body)
+        return valid(PromptBody, body)
 
 
 def _response_format(given: ChatAnyText | ChatJsonObject | ChatJsonSchema | None) -> dict[str, Any] | None:
@@ -242,13 +242,14 @@ def _response_format(given: ChatAnyText | ChatJsonObject | ChatJsonSchema | None
 
 def chat_request(body: dict[str, Any]) -> ChatRequest:
     """A request that wants one answer. Raises NotAPrompt."""
-    request = _valid(ChatRequest, body)
+    request = valid(ChatRequest, body)
     if request.n not in (None, 1):
         raise NotAPrompt("n", "only 1 is taken here")
     return request
 
 
-def _valid(model: type[M], body: dict[str, Any]) -> M:
+def valid(model: type[M], body: dict[str, Any]) -> M:
+    """Raises NotAPrompt."""
     try:
         return model.model_validate(body)
     except ValidationError as error:

@@ -13,13 +13,13 @@ from fastapi.routing import APIRoute
 from backplane.ports.budget import BudgetUnavailable
 from backplane.security.principal import Principal
 from backplane.web.problems import Problem, not_found, unavailable
-from command_api import limit_answers
-from command_api.admission import ModelNotAllowed, PersonaNotAllowed, Refused
+from command_api import estimate, limit_answers
+from command_api.admission import ModelNotAllowed, PersonaNotAllowed, Refused, admit
 from command_api.allowance import LimitExceeded
 from command_api.conversations import NoSuch, TakesNoPrompts
 from command_api.idempotency import KeyReused
 from command_api.ports import CommandPorts, ports_of
-from command_api.prompt import PromptBody
+from command_api.prompt import PromptBody, content_of
 from command_api.submission import ProjectionsLag, Submitted
 
 
@@ -57,8 +57,6 @@ async def submitted(
     try:
         with admission_answers(ports, body.model):
             found = await ports.submission.submit(principal, body, idempotency_key, traceparent)
-    except PersonaNotAllowed as not_allowed:
-        raise Problem(403, not_allowed.type, "Persona not allowed", str(not_allowed)) from None
     except KeyReused:
         raise Problem(
             409, "idempotency-key-reused", "Idempotency key reused", "The key was used before, with another body."
@@ -80,14 +78,22 @@ async def submitted(
     return found
 
 
+def counted(request: Request, principal: Principal, body: PromptBody) -> int:
+    """Tokens that the model would read of ``body``, as far as they are known here; it is not asked. Raises Problem."""
+    ports = ports_of(request)
+    with admission_answers(ports, body.model):
+        admitted = admit(body, ports.settings, principal.models)
+    return estimate.input_tokens(content_of(body), ports.settings.pools[admitted.pool], admitted.model)
+
+
 @contextmanager
 def admission_answers(ports: CommandPorts, model: str | None) -> Iterator[None]:
     """Raises Problem in place of what refuses ``model``, of a limit that is in the way, and of limits that cannot be
     counted."""
     try:
         yield
-    except PersonaNotAllowed:
-        raise
+    except PersonaNotAllowed as not_allowed:
+        raise Problem(403, not_allowed.type, "Persona not allowed", str(not_allowed)) from None
     except ModelNotAllowed as not_allowed:
         raise Problem(403, not_allowed.type, "Model not allowed", str(not_allowed), model=model) from None
     except Refused as refused:

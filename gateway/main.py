@@ -44,7 +44,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             commands.authenticator,
             commands.readiness,
             [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS, *(one.router for one in open_doors)],
-            [one.shape for one in open_doors if one.shape is not None],
+            [shape for one in open_doors for shape in one.shapes],
         )
         app.state.gateway = GatewayPorts(settings)
         app.state.command = command_ports

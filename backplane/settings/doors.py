@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 class DoorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    chat_tools: bool = Field(default=True, description="people may ask in Slack, Discord and Microsoft Teams")
-    slack_url: str = Field(default="https://slack.com/api", description="where Slack's API is")
-    discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
     openai: bool = Field(
         default=True, description="OpenAI's API is there: chat completions, completions, embeddings, models"
     )
+    anthropic: bool = Field(default=True, description="Anthropic's API is there: messages, counting tokens, models")
+    chat_tools: bool = Field(default=True, description="people may ask in Slack, Discord and Microsoft Teams")
+    slack_url: str = Field(default="https://slack.com/api", description="where Slack's API is")
+    discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
     cancel_on_disconnect: bool = Field(
         default=True, description="a client of another protocol that goes away cancels what it asked for"
     )

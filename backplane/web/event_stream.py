@@ -11,9 +11,11 @@ from starlette.types import Message, Send
 SEPARATOR = "\n"
 """Between lines. JSON holds no line breaks of its own, so each event has one data line."""
 
+COMMENT = ServerSentEvent(comment="ping", sep=SEPARATOR)
+
 
 class EventStream(EventSourceResponse):
-    """Sends bytes that are events already, and a comment every ``ping_s`` seconds.
+    """Sends bytes that are events already, and ``ping`` every ``ping_s`` seconds.
 
     Without a time limit, as ``send_timeout=None`` asks, and without a cancel scope around each send for it.
     """
@@ -24,6 +26,7 @@ class EventStream(EventSourceResponse):
         ping_s: float,
         headers: dict[str, str] | None = None,
         status_code: int = 200,  # FastAPI looks here for what the API pages say
+        ping: ServerSentEvent = COMMENT,
     ) -> None:
         super().__init__(
             events,
@@ -31,7 +34,7 @@ class EventStream(EventSourceResponse):
             headers,
             sep=SEPARATOR,
             ping=ping_s,
-            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=SEPARATOR),
+            ping_message_factory=lambda: ping,
         )
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:

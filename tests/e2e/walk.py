@@ -29,9 +29,13 @@ PLAIN = frozenset(
 """Parameters that name nothing of anybody's. Cursors are places; they are tried by tests of their own."""
 
 _OF_SLACK = {"kind": "slack", "signing_secret": "s3cret-of-a-walk", "bot_token": "xoxb-walk"}
+_MESSAGES: Json = {"model": "script", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+
 BODIES: dict[str, Json] = {
     "post /v1/chat-tools": {"name": "walked", **_OF_SLACK},
     "put /v1/chat-tools/{chat_tool_id}/secrets": _OF_SLACK,
+    "post /v1/messages": {"max_tokens": 5, **_MESSAGES},
+    "post /v1/messages/count_tokens": _MESSAGES,
 }
 """Operation → a body that it takes, where its own examples make none."""
 

@@ -137,6 +137,8 @@ MAY_CALL: dict[str, set[str] | None] = {
     "POST /v1/chat/completions": WORK,
     "POST /v1/completions": WORK,
     "POST /v1/embeddings": WORK,
+    "POST /v1/messages": WORK,
+    "POST /v1/messages/count_tokens": WORK,
     "GET /v1/models": WORK,
     "GET /v1/models/{model_id:path}": WORK,
 }
