@@ -9,7 +9,11 @@ from fastapi import APIRouter
 
 from backplane.settings.doors import DoorSettings
 from backplane.web.problems import Shape
-from gateway import anthropic, chat_tools, openai
+from gateway import anthropic, chat_tools, openai, responses
+
+_openai = APIRouter()
+_openai.include_router(openai.router)
+_openai.include_router(responses.router)
 
 
 class Door(NamedTuple):
@@ -24,7 +28,7 @@ def of(settings: DoorSettings) -> list[Door]:
     """Those that are open. Where two have the same path, the first one that wants a request has it."""
     found = [
         (settings.anthropic, Door(anthropic.router, anthropic.SHAPES)),
-        (settings.openai, Door(openai.router, [openai.SHAPE])),
+        (settings.openai, Door(_openai, [openai.SHAPE])),
         (settings.chat_tools, Door(chat_tools.router)),
     ]
     return [door for is_open, door in found if is_open]

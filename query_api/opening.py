@@ -66,7 +66,7 @@ def unreadable(subject: str, error: CannotRead) -> None:
 
 
 def generation(row: Row, opener: Opener) -> Row:
-    """The row of a generation with what was written."""
+    """The row of a generation with what was written; ``asked`` is its prompt's content."""
     subject = f"message:{row['id']}"
     prompt, prompt_erased = opener.show(row["prompt"], subject)
     answer, answer_erased = opener.show(row["answer"], subject)
@@ -78,6 +78,7 @@ def generation(row: Row, opener: Opener) -> Row:
         **row,
         **_answer(row, answer, erased),
         "parameters": parameters,
+        "asked": prompt,
         "metadata": prompt and prompt.get("metadata"),
         "custom_id": prompt and prompt.get("custom_id"),
         "logprobs": (answer and answer.get("logprobs")) or None,
@@ -133,9 +134,11 @@ def _answer(row: Row, answer: Row | None, erased: bool) -> dict[str, Any]:
     if answer is None:
         said_nothing = row["answer"] is None and row["status"] in _ENDED and not erased
         nothing = dict.fromkeys(("tool_calls", "reasoning", "sources", "source_notes", "parsed", "misfit"))
+        nothing["delta_lengths"] = None
         return {"content": "" if said_nothing else None, **nothing}
     span = answer.get("json_span")
     return {
+        "delta_lengths": answer["delta_lengths"],
         "parsed": None if span is None else cut(answer["text"], span),
         "misfit": answer.get("misfit"),
         "content": answer["text"],

@@ -49,6 +49,12 @@ async def generation(ports: QueryPorts, principal: Principal, generation_id: UUI
     return opening.generation(row, opener) | {"queue": await Place.of(row["place"], ports.room)}
 
 
+async def answer_before(ports: QueryPorts, principal: Principal, generation_id: UUID) -> UUID | None:
+    """The answer that this one, which the principal may see, goes on from; None: none. Raises DatabaseUnavailable."""
+    async with ports.database.tenant(principal.tenant_id) as session:
+        return await message_sql.answer_before(session, generation_id)
+
+
 async def follow(
     ports: QueryPorts, principal: Principal, generation_id: UUID, cursor: Cursor | None
 ) -> AsyncGenerator[Step, None]:

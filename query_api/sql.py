@@ -58,10 +58,10 @@ WRAPPED = """(SELECT k.wrapped FROM control.data_keys k
             ORDER BY k.generation_id NULLS LAST LIMIT 1) AS wrapped"""
 
 _GENERATION = f"""
-    SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.parameters, g.finish_reason, g.reason,
-           g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens, g.usage_source,
-           g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at, g.started_at,
-           g.ended_at, g.purpose, g.left_out, g.persona, g.persona_version, m.prompt, m.answer,
+    SELECT g.id, g.conversation_id, g.status, g.attempt, g.model, g.asked_model, g.parameters, g.finish_reason,
+           g.reason, g.detail, g.input_tokens, g.output_tokens, g.cached_input_tokens, g.reasoning_tokens,
+           g.usage_source, g.cost_usd, g.served_pool, g.served_model, g.first_token_ms, g.duration_ms, g.created_at,
+           g.started_at, g.ended_at, g.purpose, g.left_out, g.persona, g.persona_version, m.prompt, m.answer,
            coalesce(m.erased, false) AS erased, {WRAPPED}, {_PLACE}
     FROM (SELECT * FROM read_models.generations WHERE tenant_id = :tenant AND id = :id AND {MINE_BY_KEY}) g
     LEFT JOIN read_models.messages m ON m.tenant_id = g.tenant_id AND m.id = g.id

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from backplane.web.problems import Problem, Shape
 from gateway.problems import field_of, in_brackets
 
-PATHS = re.compile(r"/v1/(chat/completions|completions|models|embeddings)(/|$)")
+PATHS = re.compile(r"/v1/(chat/completions|completions|models|embeddings|responses)(/|$)")
 
 _STATUSES = {422: 400, 415: 400}
 """Where OpenAI has another one."""
