@@ -17,6 +17,9 @@ from gateway.responses.response import Response, id_in
 from query_api import readers
 from query_api.answers import answers
 
+ENDED = ("completed", "failed", "cancelled")
+"""Statuses of generations that are final."""
+
 
 def ports_of(request: Request) -> query_api.service.QueryPorts:
     ports: query_api.service.QueryPorts = request.app.state.query
@@ -25,17 +28,31 @@ def ports_of(request: Request) -> query_api.service.QueryPorts:
 
 async def row_of(request: Request, principal: Principal, response_id: str) -> Row:
     """The generation that a response is, as `readers.generation` gives it. Raises Problem, and as that one."""
+    row = await _row(request, principal, response_id)
+    if row["created_at"] is None:
+        # Its beginning is known before its prompt.
+        row = await _settled(request, principal, response_id)
+    if row["purpose"] != "answer":
+        raise not_found("response")
+    return row
+
+
+async def _row(request: Request, principal: Principal, response_id: str) -> Row:
     try:
         generation_id = id_in(response_id, "resp")
         with answers():
-            row = await readers.generation(ports_of(request), principal, generation_id)
+            return await readers.generation(ports_of(request), principal, generation_id)
     except (ValueError, Problem) as error:
         if isinstance(error, Problem) and error.status != 404:
             raise
         raise not_found("response") from None
-    if row["purpose"] != "answer":
-        raise not_found("response")
-    return row
+
+
+async def _settled(request: Request, principal: Principal, response_id: str) -> Row:
+    """As it stands once the read models have all that was told of it before; within their deadline."""
+    ports = ports_of(request)
+    await ports.freshness.caught_up(ports.read_your_writes_s)
+    return await _row(request, principal, response_id)
 
 
 async def previous_of(request: Request, principal: Principal, row: Row) -> UUID | None:
@@ -63,15 +80,15 @@ async def referred(request: Request, principal: Principal, ids: list[str]) -> di
     for id in ids:
         if id in items:
             continue
-        _, _, of_response = id.partition("_")
+        response_id = id.partition("_")[2].partition("_")[0]
         try:
-            row = await row_of(request, principal, of_response.partition("_")[0])
+            row = await row_of(request, principal, response_id)
+            if row["status"] not in ENDED:
+                row = await _settled(request, principal, response_id)
+            items |= {one["id"]: one for one in response.found(row, None)["output"]}
         except Problem as problem:
             if problem.status != 404:
                 raise
-            row = None
-        if row is not None:
-            items |= {one["id"]: one for one in response.found(row, None)["output"]}
         if id not in items:
             raise errors.invalid("input", f"There is no output item {id[:80]!r} to refer to.")
     return items

@@ -53,8 +53,6 @@ _STREAM: dict[str, Any] = {
     "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
 }
 
-_ENDED = ("completed", "failed", "cancelled")
-
 
 @router.post(
     "/responses",
@@ -133,7 +131,7 @@ async def get_response(
 async def cancel_response(request: Request, principal: Caller, response_id: ResponseId) -> HttpResponse:
     """Whether it runs in the background or not. One that has ended stays as it is."""
     row = await reading.row_of(request, principal, response_id)
-    if row["status"] in _ENDED:
+    if row["status"] in reading.ENDED:
         return errors.json_response(await reading.found(request, principal, row))
     try:
         await asking.cancel(request, principal, row["id"])
