@@ -68,16 +68,14 @@ class Events:
         self._output = Output(self._response.generation_id, attempt)
 
     def _left(self, last: Place) -> Iterator[bytes]:
-        """The item that its attempt left is done, and nothing of it counts."""
-        open_item = self._output.open_item if self._at.attempt == last.attempt else None
-        if open_item is None:
+        """What its attempt left is done, and nothing of it counts. To who was not here, that is the newest item."""
+        left = self._output.left if self._at.attempt == last.attempt else []
+        if not left:
             id = item_id(last.kind, self._response.generation_id, last.attempt, last.item)
-            item = void_item(last.kind, id)
-        else:
-            item = open_item[1]
-        closed = last._replace(event=CLOSED)
-        body = {"output_index": closed.output_index, "item": item}
-        yield from self._told(closed.number, "response.output_item.done", body)
+            left = [(last.item, void_item(last.kind, id))]
+        for event, (at, item) in enumerate(left, CLOSED + 1 - len(left)):
+            body = {"output_index": last.void + at, "item": item}
+            yield from self._told(last._replace(event=event).number, "response.output_item.done", body)
 
     def _items(self, told: Iterator[Told]) -> Iterator[bytes]:
         for one in told:

@@ -88,7 +88,8 @@ class _Item:
 class Output:
     """The items of one attempt. What it tells is the same however its pieces come grouped: each is an event of its own.
 
-    Of several calls each is done before the next one begins, as far as the model writes them one after the other.
+    A message or reasoning is done when something else begins; calls are done together, since some models write them by
+    turns.
     """
 
     def __init__(self, generation_id: UUID, attempt: int) -> None:
@@ -108,12 +109,13 @@ class Output:
         return [one.document for one in self._items]
 
     @property
-    def open_item(self) -> tuple[int, Json] | None:
-        """The one that is being written, as it is where its attempt leaves it."""
-        if not self._items or self._items[-1].status != "in_progress":
-            return None
-        one = self._items[-1]
-        return len(self._items) - 1, void_item(one.kind, one.id, one.call_id, one.name)
+    def left(self) -> list[tuple[int, Json]]:
+        """Those that are being written, with their places, as they are where their attempt leaves them."""
+        return [
+            (at, void_item(one.kind, one.id, one.call_id, one.name))
+            for at, one in enumerate(self._items)
+            if one.status == "in_progress"
+        ]
 
     def take(self, piece: Piece) -> Iterator[Told]:
         """What one more delta tells."""
@@ -128,7 +130,8 @@ class Output:
             kind, call, words = "function_call", piece["tool_call"], piece["arguments"]
         at = self._place_of(kind, call)
         if at is None:
-            yield from self.close("completed")
+            if call is None or (self._items and self._items[-1].call is None):
+                yield from self._close("completed")
             at = len(self._items)
             one = _Item(item_id(kind, self._generation_id, self._attempt, at), kind, call=call)
             if isinstance(piece, dict) and "tool_call" in piece:
@@ -149,14 +152,16 @@ class Output:
         if not self._items and status in ("completed", "incomplete"):
             self._items.append(_Item(item_id("message", self._generation_id, self._attempt, 0), "message"))
             yield from self._opened(0, self._items[0])
-        yield from self.close("completed" if status == "completed" else "incomplete")
+        yield from self._close("completed" if status == "completed" else "incomplete")
 
-    def close(self, status: str) -> Iterator[Told]:
-        """End the item that is being written; ``status`` is completed or incomplete."""
-        if not self._items or self._items[-1].status != "in_progress":
-            return
-        at, one = len(self._items) - 1, self._items[-1]
-        one.status = status
+    def _close(self, status: str) -> Iterator[Told]:
+        """End what is being written."""
+        for at, one in enumerate(self._items):
+            if one.status == "in_progress":
+                one.status = status
+                yield from self._closed(at, one)
+
+    def _closed(self, at: int, one: _Item) -> Iterator[Told]:
         text = "".join(one.said)
         if one.kind == "function_call":
             yield Told(at, one.kind, f"{_SAID[one.kind]}.done", {**one.at, "name": one.name, "arguments": text})

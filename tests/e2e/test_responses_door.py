@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from tests.e2e.client import Client, eventually
 from tests.e2e.conftest import SMALL
 from tests.e2e.running import Up
+from tests.providers.script import Call, Script
+from tests.providers.server import providers
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -239,15 +241,14 @@ async def test_what_it_was_asked_with(door: Door) -> None:
     items: Any = [
         {"role": "developer", "content": "Know the sky."},
         {"role": "user", "content": [{"type": "input_text", "text": "Why is it blue?"}]},
-        {"role": "assistant", "content": [{"type": "output_text", "text": "Let me look.", "annotations": []}]},
         {"type": "reasoning", "id": "rs_1", "summary": []},
-        {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call_1", "output": "It is."},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Let me look.", "annotations": []}]},
+        {"role": "user", "content": "Do."},
     ]
     first = await door.ask(input=items, metadata=scripted(tokens=["Air."]))
     second = await door.ask(input="And at dusk?", previous_response_id=first.id, instructions="Be brief.")
     listed = [one async for one in door.sdk.responses.input_items.list(second.id, order="asc", limit=2)]
-    shown = [one.to_dict() for one in listed]
+    shown: list[Any] = [one.to_dict() for one in listed]
     assert len({one["id"] for one in shown}) == len(shown)
     for one in shown:
         assert one.pop("id")
@@ -259,8 +260,7 @@ async def test_what_it_was_asked_with(door: Door) -> None:
         {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "Know the sky."}]},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Why is it blue?"}]},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look."}]},
-        {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call_1", "output": "It is."},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Do."}]},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Air."}]},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "And at dusk?"}]},
     ]
@@ -425,9 +425,76 @@ async def test_answers_that_were_asked_for_elsewhere_are_responses_too(door: Doo
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Up]:
+    """Not started yet."""
     made = Up(tmp_path)
     yield made
     made.end()
+
+
+def tool(name: str) -> Any:
+    return {"type": "function", "name": name, "parameters": {"type": "object", "properties": {}}, "strict": None}
+
+
+async def test_models_that_think_and_ask_for_tools(own: Up) -> None:
+    async with providers() as server:
+        server.add_key("sk-good")
+        pool = {"backend": "openai", "base_url": server.openai_url, "models": ["gpt-4o-mini"], "keys": ["sk-good"]}
+        own.environment["PARLEY_POOLS"] = json.dumps({"cloud": pool})
+        await asyncio.to_thread(own.start)
+        await asyncio.to_thread(own.ready)
+        async with AsyncOpenAI(base_url=f"{own.url}/v1", api_key=own.admin_key, max_retries=0) as sdk:
+            look, listen = Call(name="look", arguments={"at": "it"}), Call(name="listen", arguments={"to": "it"})
+            server.queue(Script(reasoning=3, calls=(look, listen), interleaved=True))
+            tools = [tool("look"), tool("listen")]
+            async with sdk.responses.stream(model="gpt-4o-mini", input=ASK, tools=tools) as stream:
+                events: list[Any] = [event async for event in stream]
+                asked = await stream.get_final_response()
+            outcome: Any = asked.output
+            thought, *calls = outcome
+            assert thought.type == "reasoning"
+            assert len(thought.summary[0].text.split()) == 3
+            said = [(one.name, json.loads(one.arguments)) for one in calls]
+            assert said == [("look", {"at": "it"}), ("listen", {"to": "it"})]
+            assert [one.item.to_dict() for one in events if one.type == "response.output_item.done"] == [
+                one.to_dict(exclude_unset=True) for one in (await sdk.responses.retrieve(asked.id)).output
+            ]
+            assert [one.name for one in asked.tools if one.type == "function"] == ["look", "listen"]
+            again = [one async for one in await sdk.responses.retrieve(asked.id, stream=True)]
+            assert numbers(again) == numbers(events) == sorted(numbers(events))
+
+            # By the answer before, by reference, and with all of it again.
+            outputs: Any = [
+                {"type": "function_call_output", "call_id": one.call_id, "output": "A cat"} for one in calls
+            ]
+            user: Any = {"role": "user", "content": ASK}
+            references: Any = [{"type": "item_reference", "id": one.id} for one in asked.output]
+            sent: Any = [one.to_dict() for one in (await sdk.responses.retrieve(asked.id)).output]
+            for given in (
+                {"input": outputs, "previous_response_id": asked.id},
+                {"input": [user, *references, *outputs]},
+                {"input": [user, *sent, *outputs]},
+            ):
+                request: Any = {"model": "gpt-4o-mini", "tools": tools, **given}
+                assert (await sdk.responses.create(**request)).status == "completed"
+                shown = server.ledger["sk-good"].asked[-1].body["messages"]
+                assert [one["role"] for one in shown] == ["user", "assistant", "tool", "tool"]
+                assert [one["function"]["name"] for one in shown[1]["tool_calls"]] == ["look", "listen"]
+
+            image: Any = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}
+            likely = await sdk.responses.create(
+                model="gpt-4o-mini",
+                input=[{"role": "user", "content": [{"type": "input_text", "text": "What is it?"}, image]}],
+                include=["message.output_text.logprobs"],
+                top_logprobs=2,
+            )
+            (message,) = likely.output
+            assert message.type == "message"
+            assert message.content[0].type == "output_text"
+            logprobs = message.content[0].logprobs or []
+            assert "".join(one.token for one in logprobs) == likely.output_text
+            assert {len(one.top_logprobs) for one in logprobs} == {2}
+            listed = await sdk.responses.input_items.list(likely.id)
+            assert listed.data[0].to_dict()["content"][1] == image  # type: ignore[index]
 
 
 async def test_a_response_outlives_every_process(own: Up) -> None:
@@ -453,7 +520,7 @@ async def test_a_response_outlives_every_process(own: Up) -> None:
             await asyncio.to_thread(own.start)
             await asyncio.to_thread(own.ready)
             response_id = seen[0].response.id
-            rest = [
+            rest: list[Any] = [
                 event
                 async for event in await sdk.responses.retrieve(
                     response_id, stream=True, starting_after=seen[-1].sequence_number
