@@ -9,7 +9,7 @@ class DoorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     openai: bool = Field(
-        default=True, description="OpenAI's API is there: chat completions, completions, embeddings, models"
+        default=True, description="OpenAI's API is there: chat completions, completions, responses, embeddings, models"
     )
     anthropic: bool = Field(default=True, description="Anthropic's API is there: messages, counting tokens, models")
     chat_tools: bool = Field(default=True, description="people may ask in Slack, Discord and Microsoft Teams")

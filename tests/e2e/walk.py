@@ -24,6 +24,7 @@ PLAIN = frozenset(
         *("state", "code", "error"),
         *("X-Slack-Request-Timestamp", "X-Slack-Signature", "X-Signature-Timestamp", "X-Signature-Ed25519"),
         "authorization",
+        *("stream", "starting_after", "order"),
     )
 )
 """Parameters that name nothing of anybody's. Cursors are places; they are tried by tests of their own."""

@@ -139,6 +139,11 @@ MAY_CALL: dict[str, set[str] | None] = {
     "POST /v1/embeddings": WORK,
     "POST /v1/messages": WORK,
     "POST /v1/messages/count_tokens": WORK,
+    "POST /v1/responses": WORK,
+    "GET /v1/responses/{response_id}": WORK,
+    "DELETE /v1/responses/{response_id}": WORK,
+    "POST /v1/responses/{response_id}/cancel": WORK,
+    "GET /v1/responses/{response_id}/input_items": WORK,
     "GET /v1/models": WORK,
     "GET /v1/models/{model_id:path}": WORK,
 }
