@@ -467,7 +467,7 @@ async def test_models_that_think_and_ask_for_tools(own: Up) -> None:
                 {"type": "function_call_output", "call_id": one.call_id, "output": "A cat"} for one in calls
             ]
             user: Any = {"role": "user", "content": ASK}
-            references: Any = [{"type": "item_reference", "id": one.id} for one in asked.output]
+            references: Any = [{"type": "item_reference", "id": one.id} for one in outcome]
             sent: Any = [one.to_dict() for one in (await sdk.responses.retrieve(asked.id)).output]
             for given in (
                 {"input": outputs, "previous_response_id": asked.id},
