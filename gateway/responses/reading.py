@@ -10,7 +10,7 @@ import query_api.service
 from backplane.ports.database import Row
 from backplane.security.principal import Principal
 from backplane.web.problems import Problem, not_found
-from gateway.openai import errors
+from gateway.problems import invalid
 from gateway.responses import response
 from gateway.responses.output import Json
 from gateway.responses.response import Response, id_in
@@ -90,5 +90,5 @@ async def referred(request: Request, principal: Principal, ids: list[str]) -> di
             if problem.status != 404:
                 raise
         if id not in items:
-            raise errors.invalid("input", f"There is no output item {id[:80]!r} to refer to.")
+            raise invalid("input", f"There is no output item {id[:80]!r} to refer to.")
     return items

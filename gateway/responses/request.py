@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, ValidationError
 
 from command_api.prompt import PromptBody
-from gateway.openai import errors
+from gateway.problems import invalid
 from gateway.responses.input import NO_EFFECT, Given, InputMessage, Item, Reference, said
 
 LOGPROBS = "message.output_text.logprobs"
@@ -189,7 +189,7 @@ class ResponseRequest(Given):
             return PromptBody.model_validate(given)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            raise errors.invalid(_field(first["loc"]), first["msg"].removeprefix("Value error, ")) from None
+            raise invalid(_field(first["loc"]), first["msg"].removeprefix("Value error, ")) from None
 
     def _response_format(self) -> dict[str, Any] | None:
         match self.text and self.text.format:

@@ -14,7 +14,7 @@ from backplane.ports.database import Row
 from command_api.prompt import PromptBody
 from event_schemas.chat import Piece, pieces
 from gateway.asking import Asked
-from gateway.openai import errors
+from gateway.problems import failed
 from gateway.responses.output import Json, Output
 
 QUEUED, IN_PROGRESS = "queued", "in_progress"
@@ -178,7 +178,7 @@ def _usage(used: Mapping[str, Any]) -> Json:
 
 def _error(detail: Mapping[str, Any]) -> Json:
     """Its codes are of a closed list; Parley's own reason stands in the message."""
-    problem = errors.failed(detail)
+    problem = failed(detail)
     code = "invalid_prompt" if problem.status == 400 else "server_error"
     return {"code": code, "message": f"{detail['reason']}: {problem.detail}"}
 

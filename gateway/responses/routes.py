@@ -23,10 +23,13 @@ from command_api.submission import ProjectionsLag
 from command_api.submitting import RecordsRefusals, lag
 from gateway import asking
 from gateway.asking import Asked, Whole
+from gateway.callers import Caller
+from gateway.headers import IdempotencyKey
 from gateway.openai import errors
-from gateway.openai.chat import ANSWER_HEADERS, Caller, IdempotencyKey
+from gateway.openai.chat import ANSWER_HEADERS
 from gateway.ports import ports_of
 from gateway.presence import while_there
+from gateway.problems import failed, invalid
 from gateway.responses import reading
 from gateway.responses.events import Events
 from gateway.responses.input_items import input_items
@@ -69,7 +72,7 @@ async def create_response(
 ) -> HttpResponse:
     """As OpenAI's clients know it. A client that goes away stops nothing, unless `store` is false."""
     if body.background and body.store is False:
-        raise errors.invalid("store", "what runs in the background is stored")
+        raise invalid("store", "what runs in the background is stored")
     previous = None if body.previous_response_id is None else await _previous(request, principal, body)
     prompt = await _prompt(request, principal, body, previous)
     asked = await asking.ask(request, principal, prompt, idempotency_key)
@@ -86,7 +89,7 @@ async def create_response(
         steps = await asking.follow(request, principal, asked.generation_id)
         answer = await while_there(request, asking.whole(steps))
     if answer.ending is not None and answer.ending.event == "failed":
-        raise errors.failed(answer.detail)
+        raise failed(answer.detail)
     return errors.json_response(_whole(response, answer), asked.headers)
 
 
@@ -113,7 +116,7 @@ async def get_response(
     row = await reading.row_of(request, principal, response_id)
     if not stream:
         if starting_after is not None:
-            raise errors.invalid("starting_after", "only a stream has a place to start after")
+            raise invalid("starting_after", "only a stream has a place to start after")
         return errors.json_response(await reading.found(request, principal, row))
     response = await reading.of_row(request, principal, row)
     steps = await asking.follow(request, principal, row["id"])
@@ -196,7 +199,7 @@ async def list_input_items(
     if after is not None:
         place = next((at for at, one in enumerate(items, 1) if one["id"] == after), None)
         if place is None:
-            raise errors.invalid("after", "is no item of this response's")
+            raise invalid("after", "is no item of this response's")
         items = items[place:]
     page = items[:limit]
     return errors.json_response(
@@ -214,7 +217,7 @@ async def _previous(request: Request, principal: Principal, body: ResponseReques
     """The one to go on from. Raises Problem."""
     assert body.previous_response_id is not None
     if body.conversation is not None:
-        raise errors.invalid("previous_response_id", "give it or `conversation`, not both")
+        raise invalid("previous_response_id", "give it or `conversation`, not both")
     try:
         return await reading.row_of(request, principal, body.previous_response_id)
     except Problem as problem:
