@@ -5,28 +5,34 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import httpx
 import pytest
 import redis.asyncio
+from fastapi import FastAPI
 
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.adapters.postgres_bus.bus import PostgresBus
 from backplane.ports import embeddings
-from backplane.ports.budget import NANO
+from backplane.ports.budget import NANO, Standing
 from backplane.ports.bus import Bus
 from backplane.ports.embeddings import EmbeddingFailed, Made, NobodyEmbeds, TextsRefused
 from backplane.ports.identifiers import new_id
+from backplane.security.principal import Principal
 from backplane.settings.knowledge import KnowledgeSettings
 from backplane.settings.prices import Price, PriceTable
+from backplane.web.problems import install
 from command_api.admission import Refused
 from command_api.allowance import Allowance
 from command_api.embeddings import Embedding
 from command_api.known_limits import KnownLimits
+from gateway import openai
+from gateway.ports import GatewayPorts
 from tests.conftest import TestDatabase, ValkeyServer
 from tests.embedding_server import DIMENSIONS
 from tests.integration.knowledge_world import SETTINGS, Given, Words
@@ -193,3 +199,53 @@ async def test_without_a_price_nothing_is_bought_where_money_is_limited(world: L
         with pytest.raises(Refused, match="no price") as refused:
             await embeds.embed(world.principal, "words", texts(1))
     assert refused.value.type == "unknown-price"
+
+
+class OfWorld:
+    """Who is let in, and what a door needs of the command API."""
+
+    def __init__(self, world: LimitsWorld, desks: Desks) -> None:
+        self.embedding = embedding(world, desks)
+        self.limit_warnings = self.refusals = self
+        self.refused: list[str] = []
+        self._principal = world.principal
+
+    async def principal(self, key: str) -> Principal:
+        return self._principal
+
+    def notice(self, standings: Sequence[Standing]) -> None: ...
+
+    def count(self, principal: Principal, reason: str) -> None:
+        self.refused.append(reason)
+
+
+async def test_the_door_says_when_to_come_again_and_what_never_will_be(world: LimitsWorld, desks: Desks) -> None:
+    app = FastAPI()
+    install(app, [openai.SHAPE])
+    app.include_router(openai.router)
+    app.state.command = app.state.authenticator = of_world = OfWorld(world, desks)
+    settings = world.settings.model_copy(update={"knowledge": KnowledgeSettings(embedders=SETTINGS)})
+    app.state.gateway = GatewayPorts(settings)
+    errors: list[Exception] = [
+        EmbedderUnavailable("embedder_failed", "answered 500"),
+        EmbeddingRefused("embedder_refused", "answered 400"),
+    ]
+
+    def fail() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    desks.words.before_each = fail
+    key = {"Authorization": "Bearer any"}
+    transport = httpx.ASGITransport(app)
+    async with world.projections(), httpx.AsyncClient(transport=transport, base_url="http://door", headers=key) as http:
+        body = {"model": "text-embedding-3-small", "input": ["a ship"]}
+        unavailable = await http.post("/v1/embeddings", json=body)
+        assert (unavailable.status_code, unavailable.json()["error"]["type"]) == (503, "server_error")
+        assert int(unavailable.headers["retry-after"]) >= 1
+        refused = await http.post("/v1/embeddings", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "embedder_refused")
+        assert refused.json()["error"]["param"] == "input"
+        made = await http.post("/v1/embeddings", json=body)
+        assert (made.status_code, made.json()["model"]) == (200, "words")
+    assert of_world.refused == ["embedder-refused"]
