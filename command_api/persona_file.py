@@ -133,7 +133,7 @@ def _of_prompt(fields: Mapping[str, Any], notices: list[str]) -> Json:
     definition: Json = {
         "description": _text(fields, "description"),
         "model": _text(fields, "model"),
-        "parameters": _parameters(fields.get("config", {})),
+        "parameters": parameters_of(fields.get("config", {})),
         **{
             "prompt" if name == "user" else name: escaped(text, keep_places=True)
             for name, text in texts.items()
@@ -150,7 +150,8 @@ def _of_prompt(fields: Mapping[str, Any], notices: list[str]) -> Json:
     return definition
 
 
-def _parameters(config: object) -> Json:
+def parameters_of(config: object) -> Json:
+    """How an older prompt is sampled: numbers, or what says one. Raises UnusableFile, which names the wrong one."""
     if not isinstance(config, dict):
         raise UnusableFile("config: it is no object")
     found: Json = {}

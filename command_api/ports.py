@@ -10,6 +10,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Path, Request
+from starlette.requests import HTTPConnection
 
 from backplane.ports.budget import Budget
 from backplane.ports.database import Database
@@ -76,7 +77,7 @@ class CommandPorts:
     embedding: Embedding
 
 
-def ports_of(request: Request) -> CommandPorts:
+def ports_of(request: HTTPConnection) -> CommandPorts:
     ports: CommandPorts = request.app.state.command
     return ports
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from event_schemas.sources import SiteWish, SourceWish, TextWish, UrlWish
 
-_MARK = re.compile(r"\|(?P<kind>CONTEXT|RAG)\|")
+_MARK = re.compile(r"\|(?P<kind>CONTEXT|CONTENT|RAG)\|")
 _URL = re.compile(r"https?://\S+")
 _CLOSING = ".,;:!"
 """What may follow a URL without being a part of it."""
@@ -39,7 +39,7 @@ def parse(text: str, *, urls: bool, more: bool = False) -> Marked:
                 raise BadMark(f"`|{kind}|` has no `{end}` after it")
             if not (inner := inner.strip()):
                 raise BadMark(f"nothing stands between `|{kind}|` and `{end}`")
-            wishes.append(TextWish(text=inner) if kind == "CONTEXT" else SiteWish(site=inner))
+            wishes.append(SiteWish(site=inner) if kind == "RAG" else TextWish(text=inner))
         elif urls and (url := _URL.match(rest)):
             after = rest[url.end() :]
             named.append(url[0].rstrip(_CLOSING))

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
 
 from backplane.ports.budget import BudgetUnavailable
 from backplane.security.principal import Principal
@@ -43,7 +44,7 @@ class RecordsRefusals(APIRoute):
 
 
 async def submitted(
-    request: Request,
+    request: HTTPConnection,
     principal: Principal,
     body: PromptBody,
     idempotency_key: str | None = None,

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 import command_api.ports
 import query_api.service
@@ -59,19 +59,21 @@ class Asked:
         }
 
 
-async def ask(request: Request, principal: Principal, body: PromptBody, idempotency_key: str | None = None) -> Asked:
+async def ask(
+    request: HTTPConnection, principal: Principal, body: PromptBody, idempotency_key: str | None = None
+) -> Asked:
     """Submit ``body``. Raises Problem, and what the bus, the database and the data keys raise."""
     accepted, standings = await submitted(request, principal, body, idempotency_key, request.headers.get("traceparent"))
     return Asked(accepted.generation_id, accepted.conversation_id, accepted.model, standings)
 
 
-async def cancel(request: Request, principal: Principal, generation_id: UUID) -> None:
+async def cancel(request: HTTPConnection, principal: Principal, generation_id: UUID) -> None:
     """Stop it, where it has not ended. Raises as `Submission.cancel`."""
     ports: command_api.ports.CommandPorts = request.app.state.command
     await ports.submission.cancel(principal, generation_id)
 
 
-async def follow(request: Request, principal: Principal, generation_id: UUID) -> AsyncGenerator[Step, None]:
+async def follow(request: HTTPConnection, principal: Principal, generation_id: UUID) -> AsyncGenerator[Step, None]:
     """Its steps from the beginning. Raises Problem at once, and as `readers.follow`."""
     ports: query_api.service.QueryPorts = request.app.state.query
     with answers():
@@ -98,7 +100,9 @@ async def told(steps: AsyncGenerator[Step, None]) -> AsyncGenerator[Step, None]:
 
 
 @asynccontextmanager
-async def stopped_without_reader(request: Request, principal: Principal, asked: Sequence[Asked]) -> AsyncIterator[None]:
+async def stopped_without_reader(
+    request: HTTPConnection, principal: Principal, asked: Sequence[Asked]
+) -> AsyncIterator[None]:
     """While somebody reads the answers. Where the reader goes away, what runs for it is stopped, if the settings say
     so; not where it is this process that goes."""
     try:
@@ -111,7 +115,7 @@ async def stopped_without_reader(request: Request, principal: Principal, asked: 
         raise
 
 
-async def _give_up(request: Request, principal: Principal, generation_id: UUID) -> None:
+async def _give_up(request: HTTPConnection, principal: Principal, generation_id: UUID) -> None:
     try:
         await cancel(request, principal, generation_id)
     except (NoSuch, ProjectionsLag, BusError, DatabaseUnavailable) as error:

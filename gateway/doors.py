@@ -10,6 +10,8 @@ from fastapi import APIRouter
 from backplane.settings.doors import DoorSettings
 from backplane.web.problems import Shape
 from gateway import anthropic, chat_tools, openai, responses
+from gateway.earlier import characters, filling, personas
+from gateway.earlier.personas import errors as persona_errors
 
 _openai = APIRouter()
 _openai.include_router(openai.router)
@@ -30,5 +32,9 @@ def of(settings: DoorSettings) -> list[Door]:
         (settings.anthropic, Door(anthropic.router, anthropic.SHAPES)),
         (settings.openai, Door(_openai, [openai.SHAPE])),
         (settings.chat_tools, Door(chat_tools.router)),
+        (settings.personas, Door(personas.texts, [persona_errors.TEXTS])),
+        (settings.personas, Door(personas.objects, [persona_errors.OBJECTS])),
+        (settings.prompt, Door(filling.router, [filling.SHAPE])),
+        (settings.characters, Door(characters.router, [characters.SHAPE])),
     ]
     return [door for is_open, door in found if is_open]

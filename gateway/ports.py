@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from backplane.settings import Settings
 from backplane.settings.doors import DoorSettings
@@ -47,6 +47,6 @@ class GatewayPorts:
         return name if alias is None else alias or knowledge.default_embedder
 
 
-def ports_of(request: Request) -> GatewayPorts:
+def ports_of(request: HTTPConnection) -> GatewayPorts:
     ports: GatewayPorts = request.app.state.gateway
     return ports

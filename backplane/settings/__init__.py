@@ -1,5 +1,5 @@
 """What an operator may decide. From the environment (``PARLEY_…``, ``__`` between levels), then ``.env``, then
-``settings.toml`` (or the file that ``PARLEY_SETTINGS`` names), then these defaults."""
+``settings.toml`` (or the file that ``PARLEY_SETTINGS`` names), then earlier systems' names, then these defaults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from pydantic_settings import (
 )
 
 from backplane.settings.doors import DoorSettings
+from backplane.settings.earlier_names import EarlierNames
 from backplane.settings.knowledge import KnowledgeSettings
+from backplane.settings.llm import LlmSettings as LlmSettings
 from backplane.settings.pools import PoolSettings as PoolSettings
 from backplane.settings.sources import SourceSettings as SourceSettings
 
@@ -215,23 +217,6 @@ class OidcSettings(_Section):
         return tuple(domain.lower() for domain in given)
 
 
-class LlmSettings(BaseSettings):
-    """The embedded model, under the names that llama.cpp users know."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="LLM_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
-    )
-
-    model_file: str | None = Field(default=None, description="path of a GGUF file, or its name in `models/`")
-    huggingface_repo: str | None = Field(default=None, description="hub repository with GGUF files")
-    huggingface_file: str | None = Field(default=None, description="file in that repository; wildcards allowed")
-    gpu_layers: int = Field(default=-1, ge=-1, description="layers on the GPU; -1: all")
-    context_window: int | None = Field(
-        default=None, ge=16, description="tokens; default: the smaller of 4096 and what the model has"
-    )
-    cpu_threads: int | None = Field(default=None, ge=1, description="default: one less than the machine's cores")
-
-
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PARLEY_",
@@ -347,4 +332,6 @@ class Settings(BaseSettings):
         file = Path(os.environ.get("PARLEY_SETTINGS", "settings.toml"))
         if "PARLEY_SETTINGS" in os.environ and not file.is_file():
             raise FileNotFoundError(f"PARLEY_SETTINGS names {file}, which is not there")
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls, file)
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        earlier = EarlierNames(settings_cls, {**dotenv_settings.env_vars, **env_settings.env_vars})
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls, file), earlier

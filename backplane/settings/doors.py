@@ -15,6 +15,26 @@ class DoorSettings(BaseModel):
     chat_tools: bool = Field(default=True, description="people may ask in Slack, Discord and Microsoft Teams")
     slack_url: str = Field(default="https://slack.com/api", description="where Slack's API is")
     discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
+    personas: bool = Field(
+        default=True,
+        description="an earlier system's is there: `/gpt-socket`, `/gpt`, `/toil`, `/describe`, `/platform`",
+    )
+    bare_end: bool = Field(
+        default=False, description="an answer on `/gpt-socket` ends with `<END>`, without the session to go on with"
+    )
+    prompt: bool = Field(default=True, description="an earlier system's `POST /prompt` is there")
+    characters: bool = Field(
+        default=True,
+        description="an earlier system's is there: `/signup/`, `/chat/`, `/create_npc/`, `/chat_npc/`, `/rag/`",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="API key of an admin, whose tenant everybody may join who comes to `/signup/` without a key; none:"
+        " nobody may",
+    )
+    rate_limit: int | None = Field(
+        default=None, ge=0, description="requests a minute of each user that signs up at `/signup/`; none: no limit"
+    )
     cancel_on_disconnect: bool = Field(
         default=True, description="a client of another protocol that goes away cancels what it asked for"
     )

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+_KEYS = (
+    (re.compile(r"(parley_[0-9a-f]{16})_[0-9a-f]{64}"), r"\1_…"),
+    # Of a URL, whatever the key is: one that was mistyped, or somebody else's.
+    (re.compile(r"([?&](?:key|api_key|token|access_token)=)[^&\s\"'\\]+", re.IGNORECASE), r"\1…"),
+    (re.compile(r"(/chat/)[^/\s\"\\]+(/[^/\s\"\\]+/history)"), r"\1…\2"),
+)
+
+
+def without_keys(text: str) -> str:
+    """``text`` with API keys replaced: those of Parley anywhere, others where URLs have them."""
+    for found, instead in _KEYS:
+        text = found.sub(instead, text)
+    return text
 
 
 class JsonLines(logging.Formatter):
@@ -30,7 +46,7 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return without_keys(json.dumps(line, default=str, ensure_ascii=False))
 
 
 def configure(service: str, level: str) -> None:

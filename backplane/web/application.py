@@ -81,15 +81,18 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas.pop("ValidationError", None)
         for path, operations in document["paths"].items():
             for operation in operations.values():
+                is_of_door = any(shape.paths.match(path) and shape.header is None for shape in app.state.shapes)
                 if path.startswith("/v1/"):
                     # Who signs in has neither yet; such an operation says so itself.
                     operation.setdefault("security", [{name: []} for name in authentication.SCHEMES])
-                if any(shape.paths.match(path) and shape.header is None for shape in app.state.shapes):
-                    # A door says by itself what goes wrong; none has FastAPI's way of an invalid request.
-                    operation["responses"].pop("422", None)
-                invalid = operation["responses"].get("422", {}).get("content", {})
-                if "application/json" in invalid:
-                    operation["responses"]["422"] = problems.responses(422)[422]
+                elif is_of_door:
+                    operation.setdefault("security", [{"api_key": []}])
+                invalid = operation["responses"].get("422", {}).get("content", {}).get("application/json", {})
+                if invalid.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+                    # A door says by itself what goes wrong.
+                    del operation["responses"]["422"]
+                    if not is_of_door:
+                        operation["responses"]["422"] = problems.responses(422)[422]
         app.openapi_schema = document
     return app.openapi_schema
 

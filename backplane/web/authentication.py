@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from backplane.security import secret_token
 from backplane.security.authenticator import Authenticator, NotAccepted
@@ -39,11 +39,11 @@ class requires:
     def __init__(self, permission: Permission) -> None:
         self.permission: Permission = permission
 
-    async def caller(self, request: Request) -> Principal:
+    async def caller(self, request: HTTPConnection) -> Principal:
         """Whose key or session the request has. Raises Problem."""
         return await _caller(request)
 
-    async def __call__(self, request: Request) -> Principal:
+    async def __call__(self, request: HTTPConnection) -> Principal:
         request.state.principal = found = await self.caller(request)
         if not found.may(self.permission):
             detail = f"The role {found.role!r} may not do this; it takes the permission {self.permission!r}."
@@ -51,17 +51,17 @@ class requires:
         return found
 
 
-def cookie_name(request: Request) -> str:
+def cookie_name(request: HTTPConnection) -> str:
     """Over TLS one that no other host and no page without TLS can set."""
     return f"__Host-{COOKIE}" if request.url.scheme == "https" else COOKIE
 
 
-def session_token(request: Request) -> str | None:
+def session_token(request: HTTPConnection) -> str | None:
     """The session's token where the caller came with one; an API key goes before it."""
     return None if "authorization" in request.headers else request.cookies.get(cookie_name(request))
 
 
-async def _caller(request: Request) -> Principal:
+async def _caller(request: HTTPConnection) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
     token = session_token(request)
     try:
@@ -71,13 +71,15 @@ async def _caller(request: Request) -> Principal:
     except NotAccepted as refused:
         raise unauthorized(str(refused)) from None
     sent = request.headers.get(CSRF_HEADER, "").encode()
-    if request.method not in _CHANGES_NOTHING and not hmac.compare_digest(sent, secret_token.csrf_of(token).encode()):
+    if request.scope["method"] not in _CHANGES_NOTHING and not hmac.compare_digest(
+        sent, secret_token.csrf_of(token).encode()
+    ):
         detail = f"A session changes something only with the header {CSRF_HEADER}; `GET /v1/session` tells its value."
         raise Problem(403, "csrf", "CSRF token missing or wrong", detail)
     return found
 
 
-def _bearer(request: Request) -> str:
+def _bearer(request: HTTPConnection) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise unauthorized("Send an API key: `Authorization: Bearer parley_…`.")

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from backplane.ports.bus import BusError, MessageTooLarge
 from backplane.ports.database import DatabaseUnavailable
@@ -108,11 +109,11 @@ class Shape(NamedTuple):
     header: str | None = None
     """Only requests that have it."""
 
-    def fits(self, request: Request) -> bool:
+    def fits(self, request: HTTPConnection) -> bool:
         return bool(self.paths.match(request.url.path)) and (self.header is None or self.header in request.headers)
 
 
-def problem_response(request: Request, problem: Problem) -> Response:
+def problem_response(request: HTTPConnection, problem: Problem) -> Response:
     request_id = request.scope.get("state", {}).get("request_id", "")
     shapes: Sequence[Shape] = request.app.state.shapes
     for shape in shapes:

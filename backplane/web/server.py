@@ -29,7 +29,7 @@ async def serve_application(app: FastAPI, settings: Settings, stop: asyncio.Even
 
     Whoever started this process is told when it listens. Raises PortTaken.
     """
-    await _serve(app, settings.host, settings.port, stop, status.ready)
+    await _serve(app, settings.host, settings.port, stop, status.ready, frame_bytes=settings.limits.body_bytes)
 
 
 async def serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
@@ -42,12 +42,21 @@ async def serve_health(readiness: Readiness, settings: Settings, stop: asyncio.E
     await _serve(app, settings.host, settings.health_port, stop, lambda address: None)
 
 
-async def _serve(app: FastAPI, host: str, port: int, stop: asyncio.Event, listens: Callable[[str], None]) -> None:
+async def _serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    listens: Callable[[str], None],
+    frame_bytes: int = 1024,
+) -> None:
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
         http=GatheringProtocol,
+        ws="websockets-sansio",
+        ws_max_size=frame_bytes,
         log_config=None,
         access_log=False,
         server_header=False,

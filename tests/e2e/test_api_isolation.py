@@ -131,7 +131,7 @@ def _shown(answer: httpx.Response) -> str:
     if not answer.is_success or not answer.text or "json" not in content_type:
         return answer.text
     parsed = answer.json()
-    if "events" in parsed:
+    if isinstance(parsed, dict) and "events" in parsed:
         parsed["events"] = [line for line in parsed["events"] if line["event"]["type"] != "audit.read.v1"]
     return json.dumps(parsed)
 

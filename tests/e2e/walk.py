@@ -21,7 +21,7 @@ PLAIN = frozenset(
     (
         *("limit", "cursor", "after", "format", "group_by", "from", "to", "since", "until", "type", "model"),
         *("idempotency-key", "last-event-id", "traceparent", "batch-metadata", "completion_window"),
-        *("state", "code", "error"),
+        *("state", "code", "error", "prompt"),
         *("X-Slack-Request-Timestamp", "X-Slack-Signature", "X-Signature-Timestamp", "X-Signature-Ed25519"),
         "authorization",
         *("stream", "starting_after", "order"),
@@ -82,6 +82,8 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
     """How an answer refuses, apart from the ids that it was asked with; of one that does not refuse, only that."""
     if answer.is_success:
         return answer.status_code, ""
+    if answer.headers["content-type"].startswith("text/"):
+        return answer.status_code, _UUID.sub("…", answer.text)
     problem = answer.json()
     problem.pop("request_id", None)
     return answer.status_code, _UUID.sub("…", json.dumps(problem, sort_keys=True))

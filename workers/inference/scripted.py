@@ -1,7 +1,8 @@
 """A backend that does as it is told, for tests and benches: given tokens, delays and faults.
 
 What to do stands in ``metadata["script"]`` as JSON: a `Script`, or a list of them, one an attempt, of which the last
-one holds for all later attempts. Without it the answer is deterministic words at once.
+one holds for all later attempts; or in the newest message, after ``script: ``, for doors that carry no metadata.
+Without it the answer is deterministic words at once.
 """
 
 from __future__ import annotations
@@ -138,16 +139,19 @@ def _closed() -> BackendUnavailable:
 def _script(request: InferenceRequest) -> Script:
     text = request.metadata.get("script")
     if text is None:
-        return Script()
+        said = request.messages[-1].text if request.messages else ""
+        _, is_in_message, text = said.rpartition("script: ")
+        if not is_in_message:
+            return Script()
     try:
         scripts = _SCRIPTS.validate_json(text)
     except ValidationError as error:
         where = sorted({".".join(map(str, problem["loc"])) or "script" for problem in error.errors()})
-        raise RequestRefused("invalid_script", f"metadata.script is not a script: see {', '.join(where)}") from None
+        raise RequestRefused("invalid_script", f"the script is none: see {', '.join(where)}") from None
     if isinstance(scripts, Script):
         return scripts
     if not scripts:
-        raise RequestRefused("invalid_script", "metadata.script is an empty list: give one script an attempt")
+        raise RequestRefused("invalid_script", "the script is an empty list: give one script an attempt")
     return scripts[min(request.attempt, len(scripts)) - 1]
 
 

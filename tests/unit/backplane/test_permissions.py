@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 from fastapi import APIRouter
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 
 import command_api.main
 import query_api.main
@@ -146,6 +146,22 @@ MAY_CALL: dict[str, set[str] | None] = {
     "GET /v1/responses/{response_id}/input_items": WORK,
     "GET /v1/models": WORK,
     "GET /v1/models/{model_id:path}": WORK,
+    "SOCKET /gpt-socket/{persona}": WORK,
+    "GET /gpt/{persona}": WORK,
+    "POST /gpt/{persona}": WORK,
+    "POST /toil/{persona}": WORK,
+    "GET /describe/{persona}": WORK,
+    "GET /platform/stats": WORK,
+    "POST /prompt": WORK,
+    "POST /signup/": MANAGERS,
+    "POST /chat/": WORK,
+    "GET /chat/{user_key}/{chat_id}/history": ADMINS,
+    "POST /end_chat_session/": WORK,
+    "POST /create_npc/": ADMINS,
+    "POST /chat_npc/": WORK,
+    "POST /rag/": WORK,
+    "POST /add_to_rag_db/": ADMINS,
+    "GET /reindex/": ADMINS,
 }
 
 
@@ -156,13 +172,13 @@ def routes() -> Iterator[tuple[str, Permission | None]]:
         for route in flattened(router):
             asked = [one.call.permission for one in route.dependant.dependencies if isinstance(one.call, requires)]
             assert len(asked) <= 1, route.path
-            for method in route.methods or ():
+            for method in ("SOCKET",) if isinstance(route, APIWebSocketRoute) else route.methods or ():
                 yield f"{method} {route.path}", asked[0] if asked else None
 
 
-def flattened(router: APIRouter) -> Iterator[APIRoute]:
+def flattened(router: APIRouter) -> Iterator[APIRoute | APIWebSocketRoute]:
     for route in router.routes:
-        if isinstance(route, APIRoute):
+        if isinstance(route, APIRoute | APIWebSocketRoute):
             yield route
         else:
             yield from flattened(route.original_router)  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ URL = UrlWish(url="https://example.com/a?b=c")
             (SiteWish(site="a"), TextWish(text="b"), URL, SiteWish(site="d")),
             "e |RAG|f|/RAG|",
         ),
+        ("|CONTENT|a|/CONTENT|b", (TextWish(text="a"),), "b"),
         ("|CONTEXT|a |RAG|b|/RAG| c|/CONTEXT|d", (TextWish(text="a |RAG|b|/RAG| c"),), "d"),
         ("What is https://example.com ?", (), "What is https://example.com ?"),
         (" |context|a|/context| b", (), " |context|a|/context| b"),

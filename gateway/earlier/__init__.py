@@ -1,0 +1,1 @@
+"""The doors of the earlier systems, as their clients know them."""
