@@ -10,7 +10,7 @@ import pytest
 from backplane.security.api_key import ApiKey
 from backplane.telemetry.logs import JsonLines
 
-KEY = ApiKey.make()
+KEY = ApiKey("0123456789abcdef", "0123456789abcdef" * 4)
 
 
 @pytest.mark.parametrize(

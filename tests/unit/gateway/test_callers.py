@@ -16,7 +16,7 @@ from gateway.earlier.callers import holds_as_before, spoken
 from gateway.earlier.characters.people import signs_up
 from gateway.ports import GatewayPorts
 
-KEY = ApiKey.make().reveal()
+KEY = ApiKey("0123456789abcdef", "0123456789abcdef" * 4).reveal()
 
 
 def connection(
@@ -82,7 +82,7 @@ def test_which_subprotocol_is_spoken(offered: str, answered: str) -> None:
 
 
 def test_who_signs_up_without_a_key_comes_by_that_of_the_settings() -> None:
-    admin_key = ApiKey.make().reveal()
+    admin_key = ApiKey("0123456789abcdef", "0123456789abcdef" * 4).reveal()
     comes = signs_up("users.manage")
     nobody = connection({})
     assert comes.given(nobody) is None
