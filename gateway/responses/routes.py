@@ -225,7 +225,7 @@ async def _previous(request: Request, principal: Principal, body: ResponseReques
             raise
         why = "There is no such response."
         where = [{"field": "previous_response_id", "message": why}]
-        raise Problem(400, "previous-response-not-found", "Not found", why, errors=where) from None
+        raise Problem(404, "previous-response-not-found", "Not found", why, errors=where) from None
 
 
 async def _prompt(request: Request, principal: Principal, body: ResponseRequest, previous: Row | None) -> PromptBody:
