@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from backplane.security.api_key import ApiKey
 from tests.e2e.client import Client, eventually
 from tests.e2e.conftest import Callers
 from tests.e2e.running import Up
@@ -121,7 +122,7 @@ async def test_a_chat_that_ends_has_a_summary_and_admins_read_it(old: Old) -> No
     ):
         refused = await old.get(path, asker)
         assert (refused.status_code, refused.json()) == (403, {"detail": "Unauthorized"})
-    for path in (f"/chat/{old.key[:-1]}0/{said['chat_id']}/history", f"/chat/{key}/{uuid4()}/history"):
+    for path in (f"/chat/{ApiKey.make().reveal()}/{said['chat_id']}/history", f"/chat/{key}/{uuid4()}/history"):
         missing = await old.get(path)
         assert (missing.status_code, missing.json()) == (404, {"detail": "Chat history not found for this user"})
 
