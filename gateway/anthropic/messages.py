@@ -61,7 +61,7 @@ data: {"type":"message_stop"}
     responses={
         200: {
             "headers": NAMES | HEADERS,
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+            "content": {"text/event-stream": {"example": _STREAM_EXAMPLE}},
         },
         **errors.responses(400, 401, 403, 404, 409, 413, 429, 500, 502, 529),
     },

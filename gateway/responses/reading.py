@@ -29,9 +29,10 @@ def ports_of(request: Request) -> query_api.service.QueryPorts:
 async def row_of(request: Request, principal: Principal, response_id: str) -> Row:
     """The generation that a response is, as `readers.generation` gives it. Raises Problem, and as that one."""
     row = await _row(request, principal, response_id)
-    if row["created_at"] is None:
-        # Its beginning is known before its prompt.
-        row = await _settled(request, principal, response_id)
+    if row["created_at"] is None or row["status"] not in ENDED:
+        # Its beginning is known before its prompt, and its end may have been told to whoever asks now.
+        await settle(request)
+        row = await _row(request, principal, response_id)
     if row["purpose"] != "answer":
         raise not_found("response")
     return row
@@ -48,11 +49,10 @@ async def _row(request: Request, principal: Principal, response_id: str) -> Row:
         raise not_found("response") from None
 
 
-async def _settled(request: Request, principal: Principal, response_id: str) -> Row:
-    """As it stands once the read models have all that was told of it before; within their deadline."""
+async def settle(request: Request) -> bool:
+    """Whether the read models have all that was told before this request, within their deadline."""
     ports = ports_of(request)
-    await ports.freshness.caught_up(ports.read_your_writes_s)
-    return await _row(request, principal, response_id)
+    return await ports.freshness.caught_up(ports.read_your_writes_s)
 
 
 async def previous_of(request: Request, principal: Principal, row: Row) -> UUID | None:
@@ -83,8 +83,6 @@ async def referred(request: Request, principal: Principal, ids: list[str]) -> di
         response_id = id.partition("_")[2].partition("_")[0]
         try:
             row = await row_of(request, principal, response_id)
-            if row["status"] not in ENDED:
-                row = await _settled(request, principal, response_id)
             items |= {one["id"]: one for one in response.found(row, None)["output"]}
         except Problem as problem:
             if problem.status != 404:

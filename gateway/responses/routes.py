@@ -53,14 +53,13 @@ data: {"type":"response.output_text.delta","sequence_number":5,"output_index":0,
 
 """
 _STREAM: dict[str, Any] = {
-    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+    "content": {"text/event-stream": {"example": _STREAM_EXAMPLE}},
 }
 
 
 @router.post(
     "/responses",
     response_model=ResponseView,
-    response_class=HttpResponse,
     summary="OpenAI: a response",
     responses={
         200: {"headers": ANSWER_HEADERS, **_STREAM},
@@ -96,7 +95,6 @@ async def create_response(
 @router.get(
     "/responses/{response_id}",
     response_model=ResponseView,
-    response_class=HttpResponse,
     summary="OpenAI: one response",
     responses={200: _STREAM, **errors.responses(400, 401, 403, 404, 503)},
 )
@@ -127,7 +125,6 @@ async def get_response(
 @router.post(
     "/responses/{response_id}/cancel",
     response_model=ResponseView,
-    response_class=HttpResponse,
     summary="OpenAI: cancel a response",
     responses=errors.responses(401, 403, 404, 503),
 )
@@ -162,6 +159,9 @@ async def delete_response(request: Request, principal: Caller, response_id: Resp
     """With its conversation, of which it has to be the only answer; a longer conversation is deleted as a whole, as
     Parley's own API does. What still runs is cancelled."""
     row = await reading.row_of(request, principal, response_id)
+    # What goes on from it may have been accepted a moment ago.
+    if not await reading.settle(request):
+        raise lag()
     conversation = await reading.conversation_of(request, principal, row)
     if any(one["generation_id"] != row["id"] for one in conversation["messages"]):
         raise Problem(
@@ -178,7 +178,6 @@ async def delete_response(request: Request, principal: Caller, response_id: Resp
 @router.get(
     "/responses/{response_id}/input_items",
     response_model=InputItems,
-    response_class=HttpResponse,
     summary="OpenAI: what a response was asked with",
     responses=errors.responses(400, 401, 403, 404, 503),
 )

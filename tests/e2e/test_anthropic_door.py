@@ -352,7 +352,7 @@ async def test_models_are_anthropics_for_its_clients_and_openais_for_others(door
         await door.sdk.models.list(after_id="claude-2")
     of_openai = await door.caller.get("/v1/models")
     assert of_openai["object"] == "list"
-    assert {one["id"] for one in of_openai["data"]} == listed.keys()
+    assert {one["id"] for one in of_openai["data"]} > listed.keys(), "embedders are in OpenAI's list alone"
     unknown = await door.caller.http.get("/v1/models/claude-2")
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 

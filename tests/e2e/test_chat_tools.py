@@ -317,7 +317,8 @@ async def test_a_conversation_that_was_deleted_begins_anew(world: World) -> None
     world.provider.queue(Script(text="Hello."), Script(text="No idea."))
     await world.taken(path, first)
     await world.shown("Hello.")
-    (one,) = (await world.admin.get("/v1/conversations"))["conversations"]
+    listed = await eventually(lambda: world.admin.get("/v1/conversations"), lambda found: bool(found["conversations"]))
+    (one,) = listed["conversations"]
     assert (await world.admin.http.delete(f"/v1/conversations/{one['id']}")).is_success
     await world.taken(path, SLACK.event("My name?", thread=json.loads(first.body)["event"]["ts"]))
     await world.shown("Hello.", "No idea.")

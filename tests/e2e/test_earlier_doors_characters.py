@@ -90,7 +90,10 @@ async def test_a_character_speaks_as_it_was_made_and_thinks_unseen(old: Old) -> 
     assert answer.status_code == 200, answer.text
     assert answer.json()["response"].strip() == "Boots off first."
     chat_id = answer.json()["chat_id"]
-    system = (await old.client.get(f"/v1/conversations/{chat_id}"))["messages"][0]["content"]
+    shown = await eventually(
+        lambda: old.client.get(f"/v1/conversations/{chat_id}"), lambda found: bool(found["messages"])
+    )
+    system = shown["messages"][0]["content"]
     assert system.startswith("WORLD SETTING: A valley without winter.\n###\nA gruff {innkeeper}.")
     again = await old.post("/chat_npc/", body | {"chat_id": chat_id})
     assert again.json()["chat_id"] == chat_id

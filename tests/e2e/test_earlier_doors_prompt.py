@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.client import Client
+from tests.e2e.client import Client, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,7 +34,9 @@ async def test_places_are_filled_and_the_object_comes_back_with_its_result(admin
     generation = await admin.generation(answer.headers["parley-generation-id"])
     assert generation["parameters"]["temperature"] == 0.7
     assert generation["parameters"]["max_tokens"] == 3
-    conversation = await admin.get(f"/v1/conversations/{generation['conversation_id']}")
+    conversation = await eventually(
+        lambda: admin.get(f"/v1/conversations/{generation['conversation_id']}"), lambda found: bool(found["messages"])
+    )
     assert conversation["messages"][0]["content"] == "You answer in French."
 
 

@@ -64,8 +64,14 @@ class Door:
 
     async def was_asked(self, response: Any) -> list[Json]:
         """What the model was shown, as its conversation has it."""
-        messages = await self.caller.messages(generation_conversation(response))
-        return [one for one in messages if one["role"] != "assistant"]
+        await self.ended(response.id)
+
+        async def messages() -> list[Json]:
+            return await self.caller.messages(generation_conversation(response))
+
+        its_id = generation_id(response.id)
+        shown = await eventually(messages, lambda found: any(one["id"] == its_id for one in found))
+        return [one for one in shown if one["role"] != "assistant"]
 
 
 def generation_conversation(response: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import date
 from decimal import Decimal
@@ -226,26 +226,26 @@ async def test_the_door_says_when_to_come_again_and_what_never_will_be(world: Li
     app.state.command = app.state.authenticator = of_world = OfWorld(world, desks)
     settings = world.settings.model_copy(update={"knowledge": KnowledgeSettings(embedders=SETTINGS)})
     app.state.gateway = GatewayPorts(settings)
-    errors: list[Exception] = [
-        EmbedderUnavailable("embedder_failed", "answered 500"),
-        EmbeddingRefused("embedder_refused", "answered 400"),
-    ]
 
-    def fail() -> None:
-        if errors:
-            raise errors.pop(0)
+    def fails_with(error: Exception) -> Callable[[], None]:
+        def fail() -> None:
+            raise error
 
-    desks.words.before_each = fail
+        return fail
+
     key = {"Authorization": "Bearer any"}
     transport = httpx.ASGITransport(app)
     async with world.projections(), httpx.AsyncClient(transport=transport, base_url="http://door", headers=key) as http:
         body = {"model": "text-embedding-3-small", "input": ["a ship"]}
+        desks.words.before_each = fails_with(EmbedderUnavailable("embedder_failed", "answered 500"))
         unavailable = await http.post("/v1/embeddings", json=body)
         assert (unavailable.status_code, unavailable.json()["error"]["type"]) == (503, "server_error")
         assert int(unavailable.headers["retry-after"]) >= 1
+        desks.words.before_each = fails_with(EmbeddingRefused("embedder_refused", "answered 400"))
         refused = await http.post("/v1/embeddings", json=body)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "embedder_refused")
         assert refused.json()["error"]["param"] == "input"
+        desks.words.before_each = lambda: None
         made = await http.post("/v1/embeddings", json=body)
         assert (made.status_code, made.json()["model"]) == (200, "words")
     assert of_world.refused == ["embedder-refused"]
