@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+import command_api.chat_replies
 from backplane.adapters.postgres.database import PostgresDatabase
 from backplane.ports.bus import BusUnavailable
 from backplane.ports.identifiers import new_id
@@ -224,6 +225,23 @@ async def test_questions_of_a_thread_are_asked_in_order_and_are_one_conversation
     second = await world.one()
     assert world.replies.question(second).text == "two"
     assert await world.replies.conversation(second) == conversation
+
+
+async def test_one_that_was_asked_earlier_and_came_later_waits_for_who_is_being_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = await world.add()
+    earlier = new_id()
+    await world.ask(tool, "two")
+    second = await world.one()
+    monkeypatch.setattr(command_api.chat_replies, "new_id", lambda: earlier)
+    await world.ask(tool, "one")
+    assert await world.replies.take(10) == []
+    conversation = await world.became(second)
+    await world.batch.project()
+    first = await world.one()
+    assert world.replies.question(first).text == "one"
+    assert await world.replies.conversation(first) == conversation
 
 
 async def test_a_refused_question_lets_the_next_one_be_asked(world: World) -> None:

@@ -80,15 +80,21 @@ CREATE FUNCTION control.take_chat_replies(new_taker uuid, lease_s float8, most i
 RETURNS TABLE (chat_reply_id uuid, tenant_id uuid, chat_tool_id uuid, kind text, persona text, model text, key_id uuid,
                user_id uuid, secrets bytea, event text, thread text, sealed bytea, generation_id uuid, refusal text,
                messages text[], failures integer, age_s float8)
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-  WITH due AS MATERIALIZED (
+#variable_conflict use_column
+BEGIN
+  -- One at a time, each with a snapshot of its own: of two questions in a thread the later one may be committed first, and
+  -- whoever takes the other must see that it is being asked.
+  PERFORM pg_advisory_xact_lock(hashtextextended('control.take_chat_replies', 0));
+  RETURN QUERY WITH due AS MATERIALIZED (
     SELECT r.chat_reply_id FROM control.chat_replies r
     WHERE r.ended_at IS NULL AND r.next_try_at <= statement_timestamp()
       AND (r.lease_until IS NULL OR r.lease_until <= statement_timestamp())
       AND (r.generation_id IS NOT NULL OR r.refusal IS NOT NULL OR NOT EXISTS (
         SELECT FROM control.chat_replies e
-        WHERE e.chat_tool_id = r.chat_tool_id AND e.thread = r.thread AND e.chat_reply_id < r.chat_reply_id
+        WHERE e.chat_tool_id = r.chat_tool_id AND e.thread = r.thread AND e.chat_reply_id <> r.chat_reply_id
+          AND (e.chat_reply_id < r.chat_reply_id OR e.lease_until > statement_timestamp())
           AND e.ended_at IS NULL AND e.generation_id IS NULL AND e.refusal IS NULL))
     ORDER BY r.next_try_at LIMIT most FOR UPDATE OF r SKIP LOCKED)
   UPDATE control.chat_replies r
@@ -97,8 +103,8 @@ AS $$
   WHERE r.chat_reply_id = due.chat_reply_id AND t.chat_tool_id = r.chat_tool_id
   RETURNING r.chat_reply_id, r.tenant_id, r.chat_tool_id, t.kind, t.persona, t.model, t.key_id, t.user_id, t.sealed, r.event,
     r.thread, r.sealed, r.generation_id, r.refusal, r.messages, r.failures,
-    extract(epoch FROM statement_timestamp() - r.accepted_at)::float8
-$$;
+    extract(epoch FROM statement_timestamp() - r.accepted_at)::float8;
+END $$;
 
 -- What was answered days ago, when no tool asks again. Returns how many.
 CREATE FUNCTION control.forget_chat_replies() RETURNS bigint
