@@ -55,9 +55,13 @@ class ChatPlatforms:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, holds: Callable[[], object], within_s: float = 60.0) -> None:
-        """Wait until ``holds``, which is asked whenever something was called. Raises TimeoutError."""
-        async with asyncio.timeout(within_s), self._changed:
-            await self._changed.wait_for(holds)
+        """Wait until ``holds``, which is asked whenever something was called."""
+        try:
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(holds)
+        except TimeoutError:
+            calls = [(f"{one.at - self.calls[0].at:.1f} s", one.what, len(one.text)) for one in self.calls]
+            raise AssertionError(f"after {within_s:g} s there is still {self.messages}, by {calls}") from None
 
     def was_spared(self) -> None:
         """It was called about once a second at most; single calls may have been held up on their way."""

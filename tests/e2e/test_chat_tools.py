@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -84,14 +84,24 @@ class World:
     there: ChatPlatforms
     provider: Providers
     admin: Client
+    added: list[tuple[str, str]] = field(default_factory=list)
 
     async def add(self, tool: Slack | Discord | Teams, client: Client | None = None, **body: Any) -> str:
         """The path of a new chat tool."""
         asked = {"kind": tool.kind, "name": "Help desk", **tool.secrets, **body}
         answer = await (client or self.admin).http.post("/v1/chat-tools", json=asked)
         assert answer.status_code == 201, answer.text
+        self.added.append(((client or self.admin).key, answer.json()["id"]))
         path: str = answer.json()["path"]
         return path
+
+    async def leave(self) -> None:
+        """Nothing that is still to be told comes to who has these ports next."""
+        async with httpx.AsyncClient(base_url=self.up.url, trust_env=False, timeout=20) as http:
+            for key, tool_id in self.added:
+                headers = {"Authorization": f"Bearer {key}"}
+                left = await http.delete(f"/v1/chat-tools/{tool_id}", headers=headers)
+                assert left.status_code in (204, 401, 404), left.text
 
     async def send(self, path: str, request: Signed) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.up.url, trust_env=False, timeout=20) as http:
@@ -133,7 +143,9 @@ async def world(parley: Up, ports: Ports) -> AsyncIterator[World]:
         AsyncExitStack() as open_clients,
     ):
         provider.add_key("sk-good")
-        yield World(parley, there, provider, await Callers(parley, open_clients).admin())
+        made = World(parley, there, provider, await Callers(parley, open_clients).admin())
+        yield made
+        await made.leave()
 
 
 async def test_a_mention_in_slack_is_answered_in_its_thread_as_the_answer_grows(world: World) -> None:
