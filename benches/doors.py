@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import shutil
 import sys
 import time
@@ -36,7 +37,7 @@ from benches.server import free_ports
 from benches.tables import UNKNOWN, number, table
 from cli.child import last_line
 
-LITELLM = "litellm[proxy]==1.109.1"
+LITELLM = "litellm[proxy]==1.106.2"
 MODEL = "bench"
 _KEY = "sk-bench"
 _POOL = "cloud"
@@ -86,6 +87,7 @@ def doors(
     typer.echo(f"{here.processor}, {here.cores} cores; {seconds:g} s a load; {LITELLM}\n")
     for place, load in enumerate(loads):
         typer.echo("\n".join(_table(load, {name: measured[place] for name, measured in found.items()})) + "\n")
+    typer.echo("\n".join(_processes(loads, found["Parley"])) + "\n")
     broken = {name: one.broken for name, measured in found.items() for one in measured if one.broken}
     for name, how in broken.items():
         typer.echo(f"answers that did not come whole, {name}: {how}", err=True)
@@ -143,7 +145,9 @@ async def _litellm(folder: Path, base_url: str) -> AsyncIterator[tuple[Target, i
     """Its address and its process. Raises LoadFailed."""
     config, log, (port,) = folder / "litellm.json", folder / "litellm.log", free_ports(1)
     parameters = {"model": f"openai/{MODEL}", "api_base": base_url, "api_key": _KEY}
-    config.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": parameters}]}))
+    key = "sk-" + secrets.token_hex(32)  # it does not start without one
+    models = [{"model_name": MODEL, "litellm_params": parameters}]
+    config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": key}}))
     with log.open("wb") as said:
         process = await asyncio.create_subprocess_exec(
             *("uv", "tool", "run", "--python", sys.executable, "--from", LITELLM, "litellm"),
@@ -155,11 +159,12 @@ async def _litellm(folder: Path, base_url: str) -> AsyncIterator[tuple[Target, i
         )
     try:
         await _answers(f"http://127.0.0.1:{port}/health/liveliness", process, log)
-        yield Target(host="127.0.0.1", port=port, key=_KEY), process.pid
+        yield Target(host="127.0.0.1", port=port, key=key), process.pid
     finally:
-        for each in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
@@ -213,6 +218,14 @@ def _table(load: Load, found: dict[str, Measured]) -> list[str]:
         )
     head = ("", "first token p50 (ms)", "p99 (ms)", "requests/s", "tokens/s", "CPU a request (ms)")
     return table(f"{load.name}, answers of {load.tokens} tokens", head, rows, words=1)
+
+
+def _processes(loads: tuple[Load, ...], measured: list[Measured]) -> list[str]:
+    rows = [
+        (name, *(number(one.cpu_s[name] / max(one.figures.requests, 1) * 1000) for one in measured))
+        for name in measured[0].cpu_s
+    ]
+    return table("Parley's CPU, ms a request", ("", *(load.name for load in loads)), rows, words=1)
 
 
 if __name__ == "__main__":
