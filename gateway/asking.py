@@ -49,6 +49,8 @@ class Asked:
     conversation_id: UUID
     model: str
     standings: tuple[Standing, ...]
+    is_new: bool
+    """Not asked for before, with the same idempotency key."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -64,7 +66,8 @@ async def ask(
 ) -> Asked:
     """Submit ``body``. Raises Problem, and what the bus, the database and the data keys raise."""
     accepted, standings = await submitted(request, principal, body, idempotency_key, request.headers.get("traceparent"))
-    return Asked(accepted.generation_id, accepted.conversation_id, accepted.model, standings)
+    is_new = idempotency_key is None
+    return Asked(accepted.generation_id, accepted.conversation_id, accepted.model, standings, is_new)
 
 
 async def cancel(request: HTTPConnection, principal: Principal, generation_id: UUID) -> None:
@@ -78,6 +81,14 @@ async def follow(request: HTTPConnection, principal: Principal, generation_id: U
     ports: query_api.service.QueryPorts = request.app.state.query
     with answers():
         return await readers.follow(ports, principal, generation_id, None)
+
+
+async def follow_asked(request: HTTPConnection, principal: Principal, asked: Asked) -> AsyncGenerator[Step, None]:
+    """The same, of a prompt of this very request, about which Postgres has nothing to say yet. Raises as ``follow``."""
+    if not asked.is_new:
+        return await follow(request, principal, asked.generation_id)
+    ports: query_api.service.QueryPorts = request.app.state.query
+    return readers.follow_submitted(ports, principal.tenant_id, asked.generation_id)
 
 
 async def told(steps: AsyncGenerator[Step, None]) -> AsyncGenerator[Step, None]:

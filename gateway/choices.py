@@ -35,7 +35,7 @@ async def ask_all(
 async def follow_all(
     request: Request, principal: Principal, asked: Sequence[Asked]
 ) -> list[AsyncGenerator[Step, None]]:
-    return [await asking.follow(request, principal, one.generation_id) for one in asked]
+    return [await asking.follow_asked(request, principal, one) for one in asked]
 
 
 async def all_whole(request: Request, principal: Principal, asked: Sequence[Asked], *, keeps_on: bool) -> list[Whole]:

@@ -97,9 +97,25 @@ async def _follow(
         place = await Place.of(begun.place, ports.room)
         async with aclosing(follower.steps(begun.frames, begun.live, place)) as steps:
             async for step in steps:
-                if "json_span" in step.detail:
-                    step = await parsed(step, ports.streams, record, tenant_id, generation_id)
-                yield step
+                yield await _with_json(ports, record, tenant_id, generation_id, step)
+
+
+async def follow_submitted(ports: QueryPorts, tenant_id: UUID, generation_id: UUID) -> AsyncGenerator[Step, None]:
+    """As ``follow``, from the beginning, of what the caller submitted a moment ago: nobody is asked who may follow it, nor
+    for its place in the queue. It raises nothing at once."""
+    record = PostgresRecord(ports.database, ports.data_keys, tenant_id, generation_id)
+    follower = Follower(record, ports.streams, tenant_id, generation_id, None, ports.pace)
+    async with aclosing(follower.steps(known=())) as steps:
+        async for step in steps:
+            yield await _with_json(ports, record, tenant_id, generation_id, step)
+
+
+async def _with_json(
+    ports: QueryPorts, record: PostgresRecord, tenant_id: UUID, generation_id: UUID, step: Step
+) -> Step:
+    if "json_span" not in step.detail:
+        return step
+    return await parsed(step, ports.streams, record, tenant_id, generation_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from backplane.ports import token_estimate
+from backplane.ports.alarm import Alarm
 from backplane.ports.key_room import Full, KeyState, RoomUnavailable
 from backplane.settings.answer_schemas import Way
 from backplane.settings.pools import PoolSettings
@@ -272,22 +273,23 @@ class Upstream:
     async def _timed(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         first_s, gap_s = self.pool.first_token_s, self.pool.gap_s
         loop = asyncio.get_running_loop()
+        alarm, deadline = Alarm(), None if first_s is None else loop.time() + first_s
         said = False
         try:
-            async with (
-                asyncio.timeout(first_s) as limit,
-                aclosing(self._backend.generate(request)) as items,
-            ):
-                async for item in items:
-                    if not isinstance(item, Limits):
-                        said = True
-                        if not limit.expired():  # else this one came too late by a hair, and the next wait ends it
-                            limit.reschedule(None if gap_s is None else loop.time() + gap_s)
-                    yield item
+            async with aclosing(self._backend.generate(request)) as items:
+                with suppress(StopAsyncIteration):
+                    while True:
+                        item = await alarm.before(deadline, anext(items))
+                        if not isinstance(item, Limits):
+                            said = True
+                            deadline = None if gap_s is None else loop.time() + gap_s
+                        yield item
         except TimeoutError:
             if said:
                 raise BackendUnavailable("token_gap_timeout", f"no token came for {gap_s:g} s") from None
             raise BackendUnavailable("first_token_timeout", f"no token came within {first_s:g} s") from None
+        finally:
+            alarm.stop()
 
     async def keep(self) -> None:
         """Keep what is taken here from counting as lost, until this task is cancelled."""

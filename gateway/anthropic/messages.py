@@ -77,7 +77,7 @@ async def create_message(
     asked = await asking.ask(request, principal, _prompt(request, body, conversation_id), idempotency_key)
     id, headers = f"msg_{asked.generation_id}", _headers(request, asked.headers)
     if body.stream:
-        steps = await asking.follow(request, principal, asked.generation_id)
+        steps = await asking.follow_asked(request, principal, asked)
         events = Events(id, asked.model, shows_thinking=body.shows_thinking)
         told = _stream(request, principal, asked, steps, events)
         return EventStream(told, request.app.state.query.ping_s, headers, ping=_PING)

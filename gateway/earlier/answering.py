@@ -31,7 +31,7 @@ async def answered(request: Request, principal: Principal, body: PromptBody) -> 
     """Raises Problem where it is refused or does not complete, Gone where the client goes away, and as `asking.ask`."""
     asked = await asking.ask(request, principal, body)
     async with asking.stopped_without_reader(request, principal, [asked]):
-        steps = await asking.follow(request, principal, asked.generation_id)
+        steps = await asking.follow_asked(request, principal, asked)
         whole = await while_there(request, asking.whole(steps))
     if not whole.is_complete:
         raise failed(whole.detail)

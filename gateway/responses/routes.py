@@ -79,13 +79,13 @@ async def create_response(
     response = Response.asked(asked, prompt, None if previous is None else previous["id"], echo)
     left_alone = [] if body.keeps_on else [asked]
     if body.stream:
-        steps = await asking.follow(request, principal, asked.generation_id)
+        steps = await asking.follow_asked(request, principal, asked)
         events = _stream(request, principal, steps, Events(response), left_alone)
         return EventStream(events, reading.ports_of(request).ping_s, asked.headers)
     if body.background:
         return errors.json_response(response.document(QUEUED), asked.headers)
     async with asking.stopped_without_reader(request, principal, left_alone):
-        steps = await asking.follow(request, principal, asked.generation_id)
+        steps = await asking.follow_asked(request, principal, asked)
         answer = await while_there(request, asking.whole(steps))
     if answer.ending is not None and answer.ending.event == "failed":
         raise failed(answer.detail)

@@ -123,7 +123,7 @@ class Conversation:
         asked = await asking.ask(self._websocket, principal, body)
         self.id = asked.conversation_id
         async with asking.stopped_without_reader(self._websocket, principal, [asked]):
-            steps = await asking.follow(self._websocket, principal, asked.generation_id)
+            steps = await asking.follow_asked(self._websocket, principal, asked)
             try:
                 async with aclosing(asking.told(steps)) as told:
                     async for step in told:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from query_api.alarm import Alarm
+from backplane.ports.alarm import Alarm
 
 SOON, NEVER = 0.02, 3600.0
 

@@ -1,4 +1,4 @@
-"""A deadline that is moved with every frame, and seldom comes."""
+"""A deadline that is moved with every token, and seldom comes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ class Alarm:
         self._waiting: asyncio.Task[object] | None = None
         self._rang = False
 
-    async def before(self, deadline: float, awaited: Awaitable[T]) -> T:
+    async def before(self, deadline: float | None, awaited: Awaitable[T]) -> T:
         """What ``awaited`` gives. Cancels it at ``deadline``, a time of the event loop, and raises TimeoutError."""
+        if deadline is None:
+            return await awaited
         self._deadline = deadline
         if self._timer is None or deadline < self._timer.when():
             self._set()
