@@ -70,10 +70,10 @@ class OpenAIBackend:
 
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._check_open()
-        body, beside = request_body(request, max_tokens_field=self._max_tokens_field, usage=self._usage)
+        body = request_body(request, max_tokens_field=self._max_tokens_field, usage=self._usage)
         async with self._slots:
             self._check_open()
-            async with self._asked(request, body, beside) as response:
+            async with self._asked(request, body) as response:
                 yield openai_limits(response.headers) or Limits()
                 ending = Ending(top_logprobs=token_logprobs.wanted(request.parameters))
                 async for event in events(response.iter_bytes()):
@@ -98,13 +98,16 @@ class OpenAIBackend:
         await http.aclose()
 
     @asynccontextmanager
-    async def _asked(self, request: InferenceRequest, body: Any, beside: Any) -> AsyncIterator[Any]:
+    async def _asked(self, request: InferenceRequest, body: Any) -> AsyncIterator[Any]:
         openai = self._openai
         client = self._client(request.key or _NO_KEY)
         try:
             async with client.chat.completions.with_streaming_response.create(
-                **body,
-                extra_body=beside or None,
+                model=body["model"],
+                messages=(),
+                stream=True,
+                # All of it beside: what stands in its own parameters the SDK walks through first, message by message.
+                extra_body=body,
                 extra_headers={"X-Client-Request-Id": f"{request.generation_id}.{request.attempt}"},
             ) as response:
                 self._running.add(response)

@@ -30,8 +30,8 @@ _FINISH: dict[str, FinishReason] = {
 Json = dict[str, Any]
 
 
-def request_body(request: InferenceRequest, *, max_tokens_field: str, usage: bool) -> tuple[Json, Json]:
-    """The request: what the SDK has parameters for, and what goes beside them.
+def request_body(request: InferenceRequest, *, max_tokens_field: str, usage: bool) -> Json:
+    """The request.
 
     ``max_tokens_field`` is ``max_completion_tokens`` for OpenAI itself, ``max_tokens`` for older servers. ``usage``:
     the stream is to end with what was used. Raises RequestRefused.
@@ -46,7 +46,7 @@ def request_body(request: InferenceRequest, *, max_tokens_field: str, usage: boo
     }
     if usage:
         body["stream_options"] = {"include_usage": True}
-    body |= {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
+    body |= {name: value for name in (*_SAMPLING, *_BEYOND_OPENAI) if (value := getattr(parameters, name)) is not None}
     if parameters.max_tokens is not None:
         body[max_tokens_field] = parameters.max_tokens
     if request.stop:
@@ -68,8 +68,7 @@ def request_body(request: InferenceRequest, *, max_tokens_field: str, usage: boo
                 body["tool_choice"] = choice
     if request.response_format is not None:
         body["response_format"] = _response_format(request)
-    beside = {name: value for name in _BEYOND_OPENAI if (value := getattr(parameters, name)) is not None}
-    return body, beside
+    return body
 
 
 def _response_format(request: InferenceRequest) -> Json:
