@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 from uuid import UUID
 
+from backplane.ports.alarm import Alarm
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.key_wrapping import WrappingUnavailable
 from backplane.ports.token_stream import Cursor, Frame, StreamReader, StreamUnavailable
-from backplane.ports.alarm import Alarm
 from query_api.assembly import QUEUED, RESTARTED, TOKEN, Assembly, Step
 from query_api.place import Place
 

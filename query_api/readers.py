@@ -101,8 +101,8 @@ async def _follow(
 
 
 async def follow_submitted(ports: QueryPorts, tenant_id: UUID, generation_id: UUID) -> AsyncGenerator[Step, None]:
-    """As ``follow``, from the beginning, of what the caller submitted a moment ago: nobody is asked who may follow it, nor
-    for its place in the queue. It raises nothing at once."""
+    """As ``follow``, from the beginning, of what the caller submitted a moment ago: nobody is asked who may follow it,
+    nor for its place in the queue. It raises nothing at once."""
     record = PostgresRecord(ports.database, ports.data_keys, tenant_id, generation_id)
     follower = Follower(record, ports.streams, tenant_id, generation_id, None, ports.pace)
     async with aclosing(follower.steps(known=())) as steps:
