@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from backplane.ports.database import Database, Row, TenantSession
@@ -41,6 +42,12 @@ class Forked:
     event_id: UUID
     conversation_id: UUID
     message_id: UUID
+
+
+class Ended(NamedTuple):
+    event_id: UUID
+    asks_summary: bool
+    """Whether a summary will be there after a while."""
 
 
 class ConversationLife:
@@ -100,10 +107,10 @@ class ConversationLife:
                     event_id = await decided(session, principal, command(**about), event(**about))
         return event_id
 
-    async def end(self, principal: Principal, conversation_id: UUID) -> UUID | None:
+    async def end(self, principal: Principal, conversation_id: UUID) -> Ended | None:
         """It takes no prompts any more, and its model is asked for a summary where the tenant's limits allow that.
 
-        Returns the event's id; None: it had ended.
+        None: it had ended.
         """
         async with self._database.tenant(principal.tenant_id) as session:
             conversation = await conversation_of(session, principal, conversation_id)
@@ -119,6 +126,7 @@ class ConversationLife:
             )
             # A fork's would keep words of the conversation that it came from under a key of its own.
             own = conversation["forked_from"] is None and conversation["data_key"] is not None
+            summary = None
             if own and last is not None and last["pool"] in self._settings.pools:
                 summary = await self._summary(principal, conversation, last["pool"], last["model"])
                 if summary is not None:
@@ -126,7 +134,7 @@ class ConversationLife:
                         summary, id=new_id(), source=SOURCE, tenant_id=principal.tenant_id, actor=principal.actor
                     )
                     await outbox.add(session, asked)
-        return event_id
+        return Ended(event_id, asks_summary=summary is not None)
 
     async def _summary(self, principal: Principal, conversation: Row, pool: str, model: str) -> SubmitPrompt | None:
         key = await self._keys.of_conversation(principal.tenant_id, conversation["id"], conversation["data_key"])

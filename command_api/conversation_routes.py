@@ -134,9 +134,9 @@ async def end_conversation(request: Request, principal: Prompter, conversation_i
     """It takes no prompts any more, and can be read. Its model makes a summary, which is kept with it. It costs like
     a prompt, and is left out where the limits do not allow it."""
     with _answers():
-        event_id = await ports_of(request).life.end(principal, conversation_id)
-    if event_id is not None:
-        await settle(request, principal, event_id)
+        ended = await ports_of(request).life.end(principal, conversation_id)
+    if ended is not None:
+        await settle(request, principal, ended.event_id)
     return StateBody(id=conversation_id, state="ended")
 
 

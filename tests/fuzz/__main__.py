@@ -49,6 +49,7 @@ _EXAMPLES = 0.4
 """Share of the requests whose body is the document's own example."""
 
 _PATIENCE_S = 30.0
+_SLOWEST = 8
 
 _CHECKS: list[Any] = [
     status_code_conformance,
@@ -86,6 +87,8 @@ class Told:
     statuses: Counter[int] = field(default_factory=Counter)
     findings: dict[str, str] = field(default_factory=dict)
     """By what is wrong: the first request that showed it."""
+    seconds: float = 0.0
+    """Of all its answers."""
 
 
 class Caller:
@@ -128,6 +131,7 @@ class Caller:
             told.findings.setdefault(f"no answer within {_PATIENCE_S:g} s", case.as_curl_command())
             return
         told.statuses[response.status_code] += 1
+        told.seconds += response.elapsed
         if response.status_code == 500:
             told.findings.setdefault("500", f"{case.as_curl_command()}\n{response.text[:500]}")
         try:
@@ -246,6 +250,8 @@ def _report(told: dict[str, Told], reached: float) -> bool:
     share = 1 - len(never) / len(told)
     asked = sum(sum(one.statuses.values()) for one in told.values())
     typer.echo(f"{asked:,} requests to {len(told)} operations; {share:.0%} answered 2xx; findings: {len(findings)}")
+    for name, one in sorted(told.items(), key=lambda each: -each[1].seconds)[:_SLOWEST]:
+        typer.echo(f"took longest: {name}: {one.seconds:.1f} s for {one.statuses.total()} answers")
     for name in never:
         typer.echo(f"never 2xx: {name}: {dict(told[name].statuses)}")
     return bool(findings) or share < reached

@@ -112,24 +112,24 @@ async def end_chat(
         # Its answer came before the read models had it.
         await readers.conversation(request.app.state.query, principal, conversation_id)
     try:
-        event_id = await command_ports(request).life.end(principal, conversation_id)
+        ended = await command_ports(request).life.end(principal, conversation_id)
     except NoSuch as missing:
         raise not_found(missing.args[0]) from None
-    if event_id is not None:
-        await settle(request, principal, event_id)
-    summary = await _summary(request, principal, conversation_id)
+    if ended is not None:
+        await settle(request, principal, ended.event_id)
+    summary = await _summary(request, principal, conversation_id, waits=ended is not None and ended.asks_summary)
     return ChatEnded(status="Chat session ended, summary saved" if summary else "Chat session ended")
 
 
-async def _summary(request: Request, principal: Principal, conversation_id: UUID) -> str | None:
-    """None where there is none in time: limits may not allow one, and it waits behind all prompts."""
+async def _summary(request: Request, principal: Principal, conversation_id: UUID, *, waits: bool) -> str | None:
+    """None where there is none in time: it waits behind all prompts."""
     try:
         async with asyncio.timeout(_SUMMARY_S):
             while True:
                 with answers():
                     row = await readers.conversation(request.app.state.query, principal, conversation_id)
                 summary: str | None = row["summary"]
-                if summary is not None or not row["messages"]:
+                if summary is not None or not waits:
                     return summary
                 await asyncio.sleep(_SUMMARY_POLL_S)
     except TimeoutError:
