@@ -1,4 +1,4 @@
-"""What its owner does to a conversation's life: fork it at a message, let it rest, go on with it, end it."""
+"""What its owner does to a conversation's life: begin it, fork it at a message, let it rest, go on with it, end it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from command_api.conversations import SOURCE, ContentNotKept, NoSuch, conversati
 from event_schemas.background import summary_prompt, summary_tokens
 from event_schemas.control_plane import TitleContent
 from event_schemas.conversations import (
+    BeginConversation,
+    ConversationBegun,
     ConversationEnded,
     ConversationForked,
     ConversationResumed,
@@ -35,6 +37,12 @@ from event_schemas.generation import Parameters, PromptContent, SubmitPrompt
 
 class HasEnded(Exception):
     """The conversation was ended, for good. ``args[0]`` is its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    event_id: UUID
+    conversation_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,21 @@ class ConversationLife:
         self._keys = keys
         self._allowance = allowance
         self._settings = settings
+
+    async def begin(self, principal: Principal, title: str | None) -> Begun:
+        """A conversation in which nothing was said yet. Raises ContentNotKept where a title cannot be kept."""
+        conversation_id, sealed = new_id(), None
+        async with self._database.tenant(principal.tenant_id) as session:
+            if title is not None:
+                # What seals nothing needs no key: the first prompt makes one as it does where it begins.
+                new = await self._keys.new(principal.tenant_id, conversation_id, new_id(), principal.user_id)
+                sealing = await self._keys.add_within(session, new)
+                if not sealing.keeps_content:
+                    raise ContentNotKept
+                sealed = sealing.key.seal(TitleContent(title=title))
+            facts = {"conversation_id": conversation_id, "user_id": principal.user_id, "title": sealed}
+            event_id = await decided(session, principal, BeginConversation(**facts), ConversationBegun(**facts))
+        return Begun(event_id, conversation_id)
 
     async def fork(
         self, principal: Principal, conversation_id: UUID, message_id: UUID | None, title: str | None

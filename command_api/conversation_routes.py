@@ -24,6 +24,22 @@ _FORK = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d1f"
 _MESSAGE = "01990f6e-8a54-7c3e-9d5b-2f6a7b1c0d11"
 
 
+class BeginBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    title: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="what it is called; none: the first prompt's first words",
+        examples=["The colour of the sky"],
+    )
+
+
+class BegunBody(BaseModel):
+    conversation_id: UUID = Field(description="the new conversation", examples=[_CONVERSATION])
+
+
 class ForkBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -57,6 +73,21 @@ class ResumeBody(BaseModel):
 
 class ResumedBody(BaseModel):
     conversation_ids: tuple[UUID, ...] = Field(description="what takes prompts now", examples=[[_CONVERSATION]])
+
+
+@router.post(
+    "/conversations",
+    status_code=201,
+    response_model=BegunBody,
+    summary="Begin a conversation in which nothing is said yet",
+    responses=responses(400, 401, 403, 409, 413, 415, 422, 503),
+)
+async def begin_conversation(request: Request, principal: Prompter, body: BeginBody) -> BegunBody:
+    """Prompts need none: one that names no conversation begins its own. This is for who shows one before that."""
+    with _answers():
+        begun = await ports_of(request).life.begin(principal, body.title)
+    await settle(request, principal, begun.event_id)
+    return BegunBody(conversation_id=begun.conversation_id)
 
 
 @router.post(
@@ -152,5 +183,5 @@ def _answers() -> Iterator[None]:
         ) from None
     except ContentNotKept:
         raise Problem(
-            409, "content-not-kept", "Content is not kept", "This tenant keeps no content, so there is nothing to fork."
+            409, "content-not-kept", "Content is not kept", "This tenant keeps no content, so no titles and nothing to fork."
         ) from None

@@ -52,6 +52,8 @@ class Place:
     """What was asked as where it goes on."""
     origin_erased: bool = False
     """It is a fork, and of what was said before it nothing can be read."""
+    wants_title: bool = False
+    """Nothing was said there yet, and nobody gave it a title."""
 
 
 async def place(database: Database, principal: Principal, body: PromptBody) -> Place:
@@ -60,7 +62,7 @@ async def place(database: Database, principal: Principal, body: PromptBody) -> P
     Raises NoSuch, TakesNoPrompts, DatabaseUnavailable.
     """
     if body.begins_a_conversation:
-        return Place(new_id(), None, principal.user_id)
+        return Place(new_id(), None, principal.user_id, wants_title=True)
     async with database.tenant(principal.tenant_id) as session:
         conversation = None
         if body.conversation_id is not None:
@@ -78,6 +80,7 @@ async def place(database: Database, principal: Principal, body: PromptBody) -> P
                 said,
                 persona_of(conversation),
                 conversation["origin_erased"],
+                conversation["wants_title"],
             )
         message = await session.one(
             f"SELECT m.conversation_id, c.user_id, {_STATE}, {_DATA_KEY}, {_said('m.id')}, {_ORIGIN_ERASED},"  # noqa: S608
@@ -213,6 +216,7 @@ async def conversation_of(session: TenantSession, principal: Principal, conversa
     """Its row. Raises NoSuch."""
     row = await session.one(
         "SELECT c.id, c.user_id, c.last_message_id, c.forked_from, c.persona_id, c.persona, c.persona_version,"  # noqa: S608
+        " c.begun AND c.first_generation_id IS NULL AND c.title IS NULL AS wants_title,"
         f" t.keeps_content, {_STATE}, {_DATA_KEY}, {_said('c.last_message_id')}, {_ORIGIN_ERASED}"
         f" FROM read_models.conversations c {_KEPT} WHERE c.id = :id AND NOT c.deleted"
         " AND (:sees_all OR c.user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid))",

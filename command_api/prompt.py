@@ -263,6 +263,7 @@ def command_of(
     generation_id: UUID,
     conversation_id: UUID,
     parent_message_id: UUID | None,
+    wants_title: bool,
     model: str,
     pool: str,
     fallbacks: tuple[Fallback, ...] = (),
@@ -272,7 +273,7 @@ def command_of(
     """The command that ``body`` becomes at its place in a conversation."""
     written = content.messages
     values: dict[str, Any] = body.parameters.model_dump(exclude={"stop"})
-    title = title_of(written) if body.begins_a_conversation else None
+    title = title_of(written) if wants_title else None
     shaped = content.response_format is not None and content.response_format.json_schema is not None
     repairs = _REPAIRS if body.repairs is None else body.repairs
     return SubmitPrompt(

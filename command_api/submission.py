@@ -139,6 +139,7 @@ class Submission:
             generation_id=asked.generation_id,
             conversation_id=place.conversation_id,
             parent_message_id=place.parent_message_id,
+            wants_title=place.wants_title,
             model=admitted.model,
             pool=admitted.pool,
             fallbacks=admitted.fallbacks,

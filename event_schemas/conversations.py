@@ -23,6 +23,21 @@ class SummaryContent(Content):
     summary: str
 
 
+class _Beginning(_OfConversation):
+    user_id: UUID | None = Field(description="whose it is")
+    title: Written | None = Field(default=None, description="a TitleContent, given by a person")
+
+
+class BeginConversation(_Beginning):
+    wire_name: ClassVar[str] = "conversation.begin.v1"
+
+
+class ConversationBegun(_Beginning):
+    """A conversation in which nothing was said yet. One that a prompt begins has no such event."""
+
+    wire_name: ClassVar[str] = "conversation.begun.v1"
+
+
 class _Fork(_OfConversation):
     from_conversation_id: UUID
     message_id: UUID = Field(description="the last one that both have")

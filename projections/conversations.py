@@ -8,6 +8,7 @@ from uuid import UUID
 from event_schemas.codec import AnyEnvelope
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed
 from event_schemas.conversations import (
+    ConversationBegun,
     ConversationEnded,
     ConversationForked,
     ConversationResumed,
@@ -49,6 +50,7 @@ TABLE = Table(
         "forked_from": "uuid",
         "forked_at_message": "uuid",
         "batch_id": "uuid",
+        "begun": "boolean",
     },
     key=("tenant_id", "id"),
 )
@@ -88,6 +90,7 @@ def _affects(envelope: AnyEnvelope) -> Sequence[Selector]:
             | ConversationRenamed(conversation_id=conversation_id)
             | ConversationDeleted(conversation_id=conversation_id)
             | ContentErased(conversation_id=conversation_id)
+            | ConversationBegun(conversation_id=conversation_id)
             | ConversationForked(conversation_id=conversation_id)
             | ConversationTitled(conversation_id=conversation_id)
             | ConversationSuspended(conversation_id=conversation_id)
@@ -120,6 +123,8 @@ def _folded(row: Row, envelope: AnyEnvelope) -> Row:
             return _with_message(row, end)
         case ConversationRenamed(content=content):
             return {**row, "title": content.model_dump(), "renamed": True}
+        case ConversationBegun() as begun:
+            return _begun(row, begun, envelope)
         case ConversationForked() as fork:
             return _forked(row, fork, envelope)
         case ConversationSuspended() | ConversationResumed() | ConversationEnded() as change:
@@ -137,7 +142,15 @@ def _new(key: Key) -> Row:
         "erased": False,
         "titled": False,
         "state": "active",
+        "begun": False,
     }
+
+
+def _begun(row: Row, begun: ConversationBegun, envelope: AnyEnvelope) -> Row:
+    row = {**row, "user_id": begun.user_id, "created_at": envelope.time, "begun": True}
+    if begun.title is None or row["renamed"]:
+        return row
+    return {**row, "title": begun.title.model_dump(), "renamed": True}
 
 
 def _forked(row: Row, fork: ConversationForked, envelope: AnyEnvelope) -> Row:
@@ -172,7 +185,7 @@ def _with_prompt(row: Row, prompt: SubmitPrompt, envelope: AnyEnvelope) -> Row:
     first = row["first_generation_id"]
     if first is not None and first <= prompt.generation_id:
         return row
-    if row["forked_from"] is not None:
+    if row["begun"] or row["forked_from"] is not None:
         return {**row, "first_generation_id": prompt.generation_id}
     return {
         **row,
@@ -199,6 +212,7 @@ PROJECTION = Projection(
             ConversationRenamed,
             ConversationDeleted,
             ContentErased,
+            ConversationBegun,
             ConversationForked,
             ConversationTitled,
             *_STATES,

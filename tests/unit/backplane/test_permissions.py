@@ -33,6 +33,7 @@ MAY_CALL: dict[str, set[str] | None] = {
     "GET /v1/generations/{generation_id}": WORK,
     "GET /v1/generations/{generation_id}/stream": WORK,
     "GET /v1/conversations": WORK,
+    "POST /v1/conversations": WORK,
     "GET /v1/conversations/{conversation_id}": WORK,
     "PATCH /v1/conversations/{conversation_id}": WORK,
     "DELETE /v1/conversations/{conversation_id}": WORK,

@@ -137,6 +137,7 @@ def test_the_command_holds_what_was_asked() -> None:
         generation_id=uuid4(),
         conversation_id=conversation,
         parent_message_id=None,
+        wants_title=True,
         model="small",
         pool="a",
     )

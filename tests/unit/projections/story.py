@@ -26,6 +26,7 @@ from event_schemas.chat import AnswerContent, ChatMessage, Piece
 from event_schemas.codec import AnyEnvelope, encode
 from event_schemas.control_plane import ConversationDeleted, ConversationRenamed, TitleContent
 from event_schemas.conversations import (
+    ConversationBegun,
     ConversationEnded,
     ConversationForked,
     ConversationResumed,
@@ -246,6 +247,13 @@ class Story:
                 up_to_message_id=up_to_message_id,
                 content=self._written(SummaryContent(summary="They spoke of folds.")),
             )
+        )
+
+    def begun(self, title: str | None = None) -> AnyEnvelope:
+        """It was begun before anything was said."""
+        sealed = None if title is None else self._written(TitleContent(title=title))
+        return self.envelope(
+            ConversationBegun(conversation_id=self.conversation_id, user_id=self.user_id, title=sealed)
         )
 
     def forked(self, message_id: UUID, persona: PersonaRef | None = None) -> AnyEnvelope:

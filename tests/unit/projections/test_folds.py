@@ -59,8 +59,11 @@ def histories(draw: st.DrawFn) -> tuple[list[AnyEnvelope], list[AnyEnvelope]]:
         facts.append(story.titled("Of folds"))
     if draw(st.booleans()):
         facts.append(story.summarised(facts[0].data.generation_id))  # type: ignore[attr-defined]
-    if draw(st.booleans()):
-        facts.append(story.forked(UUID(int=0), draw(personas)))
+    match draw(st.sampled_from(("by a prompt", "by itself", "as a fork"))):
+        case "by itself":
+            facts.append(story.begun(draw(st.sampled_from((None, "Begun")))))
+        case "as a fork":
+            facts.append(story.forked(UUID(int=0), draw(personas)))
     if draw(st.booleans()):
         facts += story.state(ConversationSuspended, ConversationResumed, ConversationEnded)
     if draw(st.booleans()):
@@ -99,6 +102,22 @@ def test_a_title_that_a_model_made_goes_before_the_first_words_and_after_a_perso
     for facts, title in ([prompt, titled], "Of folds"), ([prompt, renamed, titled], "Mine"):
         written = only(folded(facts), "conversations")["title"]
         assert read(written, story.key, TitleContent).title == title
+
+
+def test_a_conversation_that_was_begun_is_its_owners_and_keeps_the_title_that_they_gave() -> None:
+    story = Story()
+    begun = story.begun("Mine")
+    row = only(folded([begun]), "conversations")
+    assert (row["user_id"], row["created_at"], row["last_message_id"]) == (story.user_id, begun.time, None)
+    # An admin may be the first to say something there.
+    prompt = as_prompt(story.prompt(title="First words"))
+    theirs = prompt.model_copy(update={"data": prompt.data.model_copy(update={"user_id": new_id()})})
+    went_on = only(folded([begun, theirs, story.titled("Of folds")]), "conversations")
+    assert (went_on["user_id"], went_on["created_at"]) == (story.user_id, begun.time)
+    assert went_on["last_message_id"] == prompt.data.generation_id
+    assert read(went_on["title"], story.key, TitleContent).title == "Mine"
+    without = only(folded([story.begun(), theirs]), "conversations")
+    assert read(without["title"], story.key, TitleContent).title == "First words"
 
 
 def test_a_fork_begins_at_a_message_of_another_conversation_and_goes_on_by_itself() -> None:
