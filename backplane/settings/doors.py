@@ -17,7 +17,7 @@ class DoorSettings(BaseModel):
     discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
     personas: bool = Field(
         default=True,
-        description="an earlier system's is there: `/gpt-socket`, `/gpt`, `/toil`, `/describe`, `/platform`",
+        description="an earlier system's is there: `/gpt-socket`, `/gpt`, `/toil`, `/describe`, `/embedding`, `/platform`",
     )
     bare_end: bool = Field(
         default=False, description="an answer on `/gpt-socket` ends with `<END>`, without the session to go on with"

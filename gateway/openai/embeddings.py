@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import base64
-import struct
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from backplane.ports.embeddings import EmbeddingFailed, TextsRefused
 from backplane.security.principal import Principal
-from backplane.web.problems import Problem, unavailable
 from command_api import limit_answers
 from command_api.embeddings import MOST_TEXTS
 from command_api.limit_answers import RATE_HEADERS
-from command_api.ports import ports_of as command_ports_of
-from command_api.submitting import RecordsRefusals, admission_answers
+from command_api.submitting import RecordsRefusals
 from gateway.callers import holds
+from gateway.embedding import embedded, floats
 from gateway.openai import errors
 from gateway.openai.answer import EmbeddingList
-from gateway.ports import ports_of
-from gateway.presence import while_there
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=RecordsRefusals)
 
@@ -69,25 +64,7 @@ class EmbeddingRequest(BaseModel):
 async def create_embeddings(request: Request, principal: Caller, body: EmbeddingRequest) -> Response:
     """Vectors of texts, by the embedders that collections have, too. A client that goes away stops what is not made
     yet."""
-    ports = command_ports_of(request)
-    making = ports.embedding.embed(
-        principal,
-        ports_of(request).embedder(body.model),
-        body.texts,
-        dimensions=body.dimensions,
-        traceparent=request.headers.get("traceparent"),
-    )
-    try:
-        with admission_answers(ports, body.model):
-            made = await while_there(request, making)
-    except TextsRefused as refused:
-        where = [{"field": refused.field, "message": str(refused)}]
-        raise Problem(
-            400, refused.reason.replace("_", "-"), "The texts are refused", str(refused), errors=where
-        ) from None
-    except EmbeddingFailed as failed:
-        raise unavailable("embedder", f"The embeddings were not made: {failed}.") from None
-    ports.limit_warnings.notice(made.standings)
+    made = await embedded(request, principal, body.model, body.texts, dimensions=body.dimensions)
     return errors.json_response(
         {
             "object": "list",
@@ -105,4 +82,4 @@ async def create_embeddings(request: Request, principal: Caller, body: Embedding
 def _written(vector: bytes, encoding: str | None) -> str | tuple[float, ...]:
     if encoding == "base64":
         return base64.b64encode(vector).decode()
-    return struct.unpack(f"<{len(vector) // 4}f", vector)
+    return floats(vector)

@@ -290,3 +290,36 @@ async def test_what_a_persona_is_and_how_much_was_asked(old: Old) -> None:
     found = await eventually(stats, lambda found: found["generations"] == 1)
     assert found["output_tokens"] == 2
     assert [one["model"] for one in found["models"]] == ["script"]
+
+
+@pytest.mark.parametrize("path", ["/embedding/document", "/embedding/query"])
+async def test_a_vector_is_a_bare_list_of_numbers(old: Old, path: str) -> None:
+    http, cat, tax = old.caller.http, "A cat sleeps on the sofa.", "The tax form is due in March."
+    openai = await http.post("/v1/embeddings", json={"model": "minilm", "input": [cat, tax]})
+    of_cat, of_tax = (one["embedding"] for one in openai.json()["data"])
+    bare = {"Authorization": old.caller.key}
+    for answer in (
+        await http.get(path, params={"text": cat}, headers=bare),
+        await http.post(path, params={"text": cat}),
+        await http.post(path, json={"text": cat}),
+    ):
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == pytest.approx(of_cat, abs=1e-5)
+    both = (await http.post(path, json={"text": [cat, tax]})).json()
+    assert both == [pytest.approx(of_cat, abs=1e-5), pytest.approx(of_tax, abs=1e-5)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"method": "GET"}, "text: is missing"),
+        ({"method": "POST"}, "text: is missing"),
+        ({"method": "POST", "json": {"text": ["a", ""]}}, "text: is missing"),
+        ({"method": "POST", "json": {"text": []}}, "text"),
+        ({"method": "GET", "params": {"text": "word " * 300}}, "300 tokens"),
+    ],
+)
+async def test_what_no_vector_is_made_of_is_refused(old: Old, asked: Any, says: str) -> None:
+    refused = await old.caller.http.request(url="/embedding/query", **asked)
+    assert refused.status_code == 400, refused.text
+    assert says in refused.json()["error"]["message"]

@@ -21,7 +21,7 @@ PLAIN = frozenset(
     (
         *("limit", "cursor", "after", "format", "group_by", "from", "to", "since", "until", "type", "model"),
         *("idempotency-key", "last-event-id", "traceparent", "batch-metadata", "completion_window"),
-        *("state", "code", "error", "prompt"),
+        *("state", "code", "error", "prompt", "text"),
         *("X-Slack-Request-Timestamp", "X-Slack-Signature", "X-Signature-Timestamp", "X-Signature-Ed25519"),
         "authorization",
         *("stream", "starting_after", "order"),

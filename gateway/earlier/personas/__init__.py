@@ -1,13 +1,13 @@
-"""The door for clients that talk to personas: a socket that streams tokens, plain text, JSON of a given schema."""
+"""The door for clients that talk to personas: a socket that streams tokens, plain text, JSON of a given schema, vectors."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from gateway.earlier.personas import describing, socket, stats, text, toil
+from gateway.earlier.personas import describing, embedding, socket, stats, text, toil
 
 texts, objects = APIRouter(), APIRouter()
 for _noun in (socket, text):
     texts.include_router(_noun.router)
-for _noun in (toil, describing, stats):
+for _noun in (toil, describing, embedding, stats):
     objects.include_router(_noun.router)

@@ -51,7 +51,7 @@ def _headers(problem: Problem, request_id: str) -> dict[str, str]:
 
 
 TEXTS = Shape(re.compile(r"/gpt(-socket)?/"), _as_text)
-OBJECTS = Shape(re.compile(r"/(toil|describe)/|/platform/stats$"), _as_json)
+OBJECTS = Shape(re.compile(r"/(toil|describe|embedding)/|/platform/stats$"), _as_json)
 
 _DESCRIPTIONS = {
     400: "The request is invalid; the message names where",

@@ -25,7 +25,7 @@ def paths(settings: DoorSettings) -> Iterator[str]:
         ("openai", {"/v1/chat/completions", "/v1/responses", "/v1/embeddings"}),
         ("anthropic", {"/v1/messages"}),
         ("chat_tools", {"/chat-tools"}),
-        ("personas", {"/gpt", "/toil", "/describe", "/platform/stats"}),
+        ("personas", {"/gpt", "/toil", "/describe", "/embedding/query", "/platform/stats"}),
         ("prompt", {"/prompt"}),
         ("characters", {"/signup/", "/chat/", "/create_npc/", "/chat_npc/", "/rag/", "/reindex/"}),
     ],
