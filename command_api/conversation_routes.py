@@ -183,5 +183,8 @@ def _answers() -> Iterator[None]:
         ) from None
     except ContentNotKept:
         raise Problem(
-            409, "content-not-kept", "Content is not kept", "This tenant keeps no content, so no titles and nothing to fork."
+            409,
+            "content-not-kept",
+            "Content is not kept",
+            "This tenant keeps no content, so no titles and nothing to fork.",
         ) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from backplane.security import secret_token
 from backplane.security.principal import Principal
@@ -70,11 +70,14 @@ def let_in(request: Request, response: Response, begun: Begun) -> SessionBegun:
 )
 async def sign_in(request: Request, response: Response, body: SignInBody) -> SessionBegun:
     """Answers with a cookie. After some attempts in a row on an account, or from an address, each waits longer."""
+    return let_in(request, response, await signed_in(request, body.email, body.password, body.tenant_id))
+
+
+async def signed_in(request: Request, email: str, password: SecretStr, tenant_id: UUID | None) -> Begun:
+    """``tenant_id`` is for who has accounts in several tenants. Raises Problem, DatabaseUnavailable."""
     address = request.client.host if request.client is not None else ""
     try:
-        begun = await PeoplePorts.of(request).sessions.sign_in(
-            body.email, body.password.get_secret_value(), body.tenant_id, address
-        )
+        return await PeoplePorts.of(request).sessions.sign_in(email, password.get_secret_value(), tenant_id, address)
     except TooManyAttempts as many:
         detail = f"Too many attempts to sign in; the next one is looked at in {many.wait_s} s."
         headers = {"Retry-After": str(many.wait_s)}
@@ -84,7 +87,6 @@ async def sign_in(request: Request, response: Response, body: SignInBody) -> Ses
         raise Problem(401, "wrong-password", "Not signed in", detail) from None
     except Suspended:
         raise Problem(401, "suspended", "Suspended", "This user, or their tenant, is suspended.") from None
-    return let_in(request, response, begun)
 
 
 @router.post(

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from backplane.settings.doors import DoorSettings
 from backplane.web.problems import Shape
 from gateway import anthropic, chat_tools, openai, responses
-from gateway.earlier import characters, filling, personas
+from gateway.earlier import characters, filling, personas, sessions
 from gateway.earlier.personas import errors as persona_errors
 
 _openai = APIRouter()
@@ -36,5 +36,6 @@ def of(settings: DoorSettings) -> list[Door]:
         (settings.personas, Door(personas.objects, [persona_errors.OBJECTS])),
         (settings.prompt, Door(filling.router, [filling.SHAPE])),
         (settings.characters, Door(characters.router, [characters.SHAPE])),
+        (settings.sessions, Door(sessions.router, [sessions.SHAPE])),
     ]
     return [door for is_open, door in found if is_open]

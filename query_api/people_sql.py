@@ -5,6 +5,8 @@ Every question is asked in a session that sees one tenant, and names that tenant
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from backplane.ports.database import Row, TenantSession
 from backplane.security.principal import Principal
 from event_schemas.envelope import PLATFORM
@@ -17,6 +19,17 @@ async def users(session: TenantSession) -> list[Row]:
         " WHERE tenant_id = :tenant AND removed_at IS NULL ORDER BY created_at, user_id",
         tenant=session.tenant_id,
     )
+
+
+async def user(session: TenantSession, user_id: UUID) -> Row:
+    """Name and e-mail address of one, removed or not."""
+    found = await session.one(
+        "SELECT name, email FROM control.users WHERE tenant_id = :tenant AND user_id = :id",
+        tenant=session.tenant_id,
+        id=user_id,
+    )
+    assert found is not None, "a principal's user is there"
+    return found
 
 
 async def api_keys(session: TenantSession, principal: Principal) -> list[Row]:

@@ -18,9 +18,14 @@ def make() -> str:
     return secrets.token_hex(32)
 
 
+def is_one(given: str) -> bool:
+    """Whether it has a token's form."""
+    return bool(_FORM.fullmatch(given))
+
+
 def hashed(token: str, purpose: Purpose, pepper: str) -> bytes | None:
     """As it is stored: HMAC-SHA-256 under the installation's pepper. None where it does not have a token's form."""
-    if not _FORM.fullmatch(token):
+    if not is_one(token):
         return None
     return hmac.digest(pepper.encode(), f"{purpose}/{token}".encode(), hashlib.sha256)
 

@@ -17,7 +17,8 @@ class DoorSettings(BaseModel):
     discord_url: str = Field(default="https://discord.com/api/v10", description="where Discord's API is")
     personas: bool = Field(
         default=True,
-        description="an earlier system's is there: `/gpt-socket`, `/gpt`, `/toil`, `/describe`, `/embedding`, `/platform`",
+        description="an earlier system's is there: `/gpt-socket`, `/gpt`, `/toil`, `/describe`, `/embedding`,"
+        " `/platform`",
     )
     bare_end: bool = Field(
         default=False, description="an answer on `/gpt-socket` ends with `<END>`, without the session to go on with"
@@ -27,13 +28,14 @@ class DoorSettings(BaseModel):
         default=True,
         description="an earlier system's is there: `/signup/`, `/chat/`, `/create_npc/`, `/chat_npc/`, `/rag/`",
     )
+    sessions: bool = Field(default=True, description="an earlier system's is there: `/v1/auth`, `/v1/gpt/sessions`")
     admin_key: SecretStr | None = Field(
         default=None,
-        description="API key of an admin, whose tenant everybody may join who comes to `/signup/` without a key; none:"
-        " nobody may",
+        description="API key of an admin, whose tenant everybody may join who comes to `/signup/` or `/v1/auth/signup`"
+        " without a key; none: nobody may",
     )
     rate_limit: int | None = Field(
-        default=None, ge=0, description="requests a minute of each user that signs up at `/signup/`; none: no limit"
+        default=None, ge=0, description="requests a minute of each user that signs up at these; none: no limit"
     )
     cancel_on_disconnect: bool = Field(
         default=True, description="a client of another protocol that goes away cancels what it asked for"

@@ -77,6 +77,8 @@ async def owned(callers: Callers) -> Owned:
         "previous_response_id": f"resp_{accepted['generation_id']}",
         "session": accepted["conversation_id"],
         "chat_id": accepted["conversation_id"],
+        "gpt_session_id": accepted["conversation_id"],
+        "key_name": word,
         "npc_id": persona,
         "user_key": key.json()["key"],
         "model_id": "no-model-at-all",

@@ -83,7 +83,7 @@ async def test_its_title_is_erased_with_it_and_it_may_go_on(parley: Up, callers:
 
 async def test_it_is_its_users_alone(admin: Client, callers: Callers) -> None:
     tenant_id = await callers.tenant()
-    ada, bob = (await callers.caller(tenant_id, "member", name) for name in ("ada", "bob"))
+    ada, bob = [await callers.caller(tenant_id, "member", name) for name in ("ada", "bob")]
     boss = await callers.caller(tenant_id, "admin")
     conversation_id = await begun(ada, title="Hers")
     for other in (bob, admin):

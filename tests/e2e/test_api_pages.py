@@ -19,6 +19,7 @@ DOORS = {
     "earlier: personas": ({(OBJECTS, "PersonaErrorBody"), (TEXT, "")}, "503"),
     "earlier: prompt": ({(OBJECTS, "DetailBody")}, "503"),
     "earlier: characters": ({(OBJECTS, "DetailBody")}, "503"),
+    "earlier: sessions": ({(OBJECTS, "DetailBody")}, "503"),
 }
 """Tags of operations that speak other protocols than ours; how they tell of errors, a media type and a schema, and the
 status that says to come again later."""

@@ -21,7 +21,7 @@ PLAIN = frozenset(
     (
         *("limit", "cursor", "after", "format", "group_by", "from", "to", "since", "until", "type", "model"),
         *("idempotency-key", "last-event-id", "traceparent", "batch-metadata", "completion_window"),
-        *("state", "code", "error", "prompt", "text"),
+        *("state", "code", "error", "prompt", "text", "gpt_type", "api_type"),
         *("X-Slack-Request-Timestamp", "X-Slack-Signature", "X-Signature-Timestamp", "X-Signature-Ed25519"),
         "authorization",
         *("stream", "starting_after", "order"),
@@ -40,7 +40,7 @@ BODIES: dict[str, Json] = {
 }
 """Operation → a body that it takes, where its own examples make none."""
 
-ASKED_BY_NOBODY = frozenset({"post /v1/session"})
+ASKED_BY_NOBODY = frozenset({"post /v1/session", "post /v1/auth/login"})
 """Who signs in is nobody's yet, and each wrong try makes the next one wait: tests/e2e/test_api_sessions.py."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

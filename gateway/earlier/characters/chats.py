@@ -21,6 +21,7 @@ from gateway.earlier.answering import answered, prompt
 from gateway.earlier.callers import holds_as_before
 from gateway.earlier.characters.errors import no_history
 from gateway.earlier.details import responses
+from gateway.earlier.saying import said_in
 from gateway.ports import ports_of
 from query_api import readers
 from query_api.answers import answers
@@ -160,14 +161,10 @@ async def history(
         raise no_history() from None
     except Problem as problem:
         raise (no_history() if problem.status == 404 else problem) from None
-    told = [one for one in row["messages"] if one["role"] in ("user", "assistant") and one["content"] is not None]
+    told = [(role, text) for role, text in said_in(row["messages"]) if role != "system"]
     return ChatHistory(
         chat_id=str(conversation_id),
         user_id=str(owner.user_id or owner.key_id),
-        history=[json.dumps({"text": _text(one["content"]), "role": one["role"]}) for one in told],
+        history=[json.dumps({"text": text, "role": role}) for role, text in told],
         summary=row["summary"] or "",
     )
-
-
-def _text(content: str | list[dict[str, Any]]) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

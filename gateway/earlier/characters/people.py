@@ -7,32 +7,18 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Request
 from pydantic import BaseModel, Field
-from starlette.requests import HTTPConnection
 
-from backplane.ports.budget import Scope
 from backplane.security.principal import Principal
 from backplane.web.problems import Problem
 from command_api.api_keys import MayNot, NoSuchUser, Wanted
-from command_api.limits import set_limits
 from command_api.message_body import Text
-from command_api.people import UserExists
 from command_api.service import PeoplePorts
-from event_schemas.limits import Limits
-from gateway.earlier.callers import holds_as_before
 from gateway.earlier.details import responses
-from gateway.ports import ports_of
+from gateway.earlier.joining import joined, signs_up
 
 router = APIRouter(tags=["earlier: characters"])
 
 _FORM = "application/x-www-form-urlencoded"
-
-
-class signs_up(holds_as_before):
-    """The holder of the request's key, or else of the key that the settings have for who comes without one."""
-
-    def given(self, request: HTTPConnection) -> str | None:
-        admin_key = ports_of(request).doors.admin_key
-        return super().given(request) or (None if admin_key is None else admin_key.get_secret_value())
 
 
 class SignedUp(BaseModel):
@@ -65,17 +51,10 @@ async def sign_up(
     ports = PeoplePorts.of(request)
     # Nobody is written to. A user has to have an address, and this top-level domain has none (RFC 2606).
     address = f"{quote(username, safe='')}@signup.invalid"
+    invited = await joined(request, principal, username, address, "Username already registered")
+    wanted = Wanted("signed up", "member", invited.user_id, None, None, None)
     try:
-        invited = await ports.people.invite(principal, username, address, "member")
-        wanted = Wanted("signed up", "member", invited.user_id, None, None, None)
         issued = await ports.api_keys.issue(principal, wanted)
-        limit = ports_of(request).doors.rate_limit
-        if limit is not None:
-            scope = Scope("user", principal.tenant_id, str(invited.user_id))
-            rate = Limits(requests_per_minute=limit)
-            await set_limits(ports.database, ports.signals, scope, rate, actor=principal.actor)
-    except UserExists:
-        raise Problem(409, "user-exists", "The user is there already", "Username already registered") from None
     except (MayNot, NoSuchUser) as less:
         raise Problem(403, "beyond-own", "More than you have", str(less)) from None
     ports.relay.wake()

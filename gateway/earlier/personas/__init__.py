@@ -1,4 +1,4 @@
-"""The door for clients that talk to personas: a socket that streams tokens, plain text, JSON of a given schema, vectors."""
+"""The door for clients that talk to personas: a socket that streams tokens, plain text, JSON of a schema, vectors."""
 
 from __future__ import annotations
 

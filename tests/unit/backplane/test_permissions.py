@@ -167,6 +167,20 @@ MAY_CALL: dict[str, set[str] | None] = {
     "POST /rag/": WORK,
     "POST /add_to_rag_db/": ADMINS,
     "GET /reindex/": ADMINS,
+    "POST /v1/auth/signup": MANAGERS,
+    "POST /v1/auth/login": NO_CREDENTIALS,
+    "GET /v1/auth/me": WORK,
+    "POST /v1/auth/me": WORK,
+    "POST /v1/auth/apikeys": MANAGERS,
+    "GET /v1/auth/apikeys": MANAGERS,
+    "DELETE /v1/auth/apikeys/{key_name}": MANAGERS,
+    "POST /v1/gpt/sessions": WORK,
+    "GET /v1/gpt/sessions": WORK,
+    "GET /v1/gpt/sessions/{gpt_session_id}": WORK,
+    "PUT /v1/gpt/sessions/{gpt_session_id}": WORK,
+    "DELETE /v1/gpt/sessions/{gpt_session_id}": WORK,
+    "GET /v1/gpt/sessions/{gpt_session_id}/messages": WORK,
+    "POST /v1/gpt/sessions/{gpt_session_id}/messages": WORK,
 }
 
 

@@ -13,7 +13,7 @@ from backplane.settings import Settings
 from backplane.settings.doors import DoorSettings
 from gateway.callers import is_local
 from gateway.earlier.callers import holds_as_before, spoken
-from gateway.earlier.characters.people import signs_up
+from gateway.earlier.joining import signs_up
 from gateway.ports import GatewayPorts
 
 KEY = ApiKey("0123456789abcdef", "0123456789abcdef" * 4).reveal()

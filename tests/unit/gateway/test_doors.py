@@ -28,6 +28,7 @@ def paths(settings: DoorSettings) -> Iterator[str]:
         ("personas", {"/gpt", "/toil", "/describe", "/embedding/query", "/platform/stats"}),
         ("prompt", {"/prompt"}),
         ("characters", {"/signup/", "/chat/", "/create_npc/", "/chat_npc/", "/rag/", "/reindex/"}),
+        ("sessions", {"/v1/auth/login", "/v1/auth/apikeys", "/v1/gpt/sessions"}),
     ],
 )
 def test_each_has_a_switch_of_its_own(name: str, its: set[str]) -> None:
