@@ -78,7 +78,7 @@ async def owned(callers: Callers) -> Owned:
         "session": accepted["conversation_id"],
         "chat_id": accepted["conversation_id"],
         "gpt_session_id": accepted["conversation_id"],
-        "key_name": word,
+        "provider_key_name": word,
         "npc_id": persona,
         "user_key": key.json()["key"],
         "model_id": "no-model-at-all",

@@ -34,7 +34,7 @@ from query_api.assembly import STARTED, TOKEN
 router = APIRouter(prefix="/v1/gpt/sessions", tags=["earlier: sessions"], route_class=RecordsRefusals)
 
 _TEXT = "text/plain; charset=utf-8"
-_EXAMPLE = {"message": {"role": "user", "content": "What is poetry in Python?"}, "stream": True}
+_EXAMPLE = {"model": "gpt-4", "message": {"role": "user", "content": "What is poetry in Python?"}, "stream": True}
 
 
 @router.post(

@@ -32,7 +32,9 @@ class NewKeyRequest(BaseModel):
     key_name: Text | None = Field(
         None, min_length=1, max_length=200, description="what it is called; none: as its provider", examples=["mine"]
     )
-    api_type: Family = Field("openai", description="whose it is: for all pools that ask this provider")
+    api_type: Family = Field(
+        "openai", description="whose it is: for all pools that ask this provider", examples=["openai"]
+    )
 
 
 class NamedKey(BaseModel):
@@ -84,7 +86,7 @@ async def list_keys(request: Request, principal: Admin, api_type: ApiType = None
 
 
 @router.delete(
-    "/{key_name}",
+    "/{provider_key_name}",
     response_class=Response,
     summary="Sessions: remove a provider's key",
     responses=responses(401, 403, 404, 503),
@@ -92,11 +94,11 @@ async def list_keys(request: Request, principal: Admin, api_type: ApiType = None
 async def remove_key(
     request: Request,
     principal: Admin,
-    key_name: Annotated[str, Path(description="what it is called", examples=["mine"])],
+    provider_key_name: Annotated[str, Path(description="what it is called", examples=["mine"])],
 ) -> Response:
     """All keys of that name."""
     ports = ports_of(request)
-    named = [one["id"] for _, one in await _keys(request, principal) if one["name"] == key_name]
+    named = [one["id"] for _, one in await _keys(request, principal) if one["name"] == provider_key_name]
     if not named:
         raise not_found("key")
     for key_id in named:

@@ -173,7 +173,7 @@ MAY_CALL: dict[str, set[str] | None] = {
     "POST /v1/auth/me": WORK,
     "POST /v1/auth/apikeys": MANAGERS,
     "GET /v1/auth/apikeys": MANAGERS,
-    "DELETE /v1/auth/apikeys/{key_name}": MANAGERS,
+    "DELETE /v1/auth/apikeys/{provider_key_name}": MANAGERS,
     "POST /v1/gpt/sessions": WORK,
     "GET /v1/gpt/sessions": WORK,
     "GET /v1/gpt/sessions/{gpt_session_id}": WORK,
