@@ -20,6 +20,9 @@ _MOST_PROPERTIES = 1000
 _MOST_VALUES = 1000
 _LONGEST_PATTERN = 1000
 
+_FORMER_DIALECT = "http://json-schema.org/draft-07/schema"
+"""What many clients make of their types; taken where it means the same."""
+
 _MAPS = ("$defs", "definitions", "properties", "patternProperties", "dependentSchemas")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _ONES = (
@@ -64,6 +67,8 @@ class AnswerSchema:
         self._check_numbers()
         for part in self._parts.values():
             _check_patterns(part)
+        if schema.get("$schema", DIALECT).rstrip("#") == _FORMER_DIALECT:
+            self._check_lone_references()
         self._targets = {part.pointer: self._target(part) for part in self._parts.values() if "$ref" in part.keywords}
         if (pointer := self._cycle(_IN_PLACE)) is not None:
             raise SchemaFault(pointer, "$ref", "it leads back to itself without going into the value")
@@ -81,7 +86,7 @@ class AnswerSchema:
             raise SchemaFault(recursive, "$ref", "a schema that contains itself is not taken", inexpressible=True)
         if recursive is not None and can.lone_references:
             for part in map(self._parts.__getitem__, self._targets):
-                if beside := part.keywords.keys() - ANNOTATIONS - {"$ref", "$defs", "definitions"}:
+                if beside := _binding_beside_a_reference(part):
                     what = "nothing may stand beside $ref in a schema that contains itself"
                     raise SchemaFault(part.pointer, min(beside), what, inexpressible=True)
         if can.longest is not None:
@@ -130,6 +135,13 @@ class AnswerSchema:
                 if any(not self._disjoint(one, other) for other in alternatives[at + 1 :]):
                     yield "oneOf", "two alternatives may fit at once; use anyOf, or give each a constant of its own"
                     return
+
+    def _check_lone_references(self) -> None:
+        """Draft-07 overlooks what stands beside a ``$ref``, and nothing later does."""
+        for part in self._parts.values():
+            if "$ref" in part.keywords and (beside := _binding_beside_a_reference(part)):
+                what = f"`{min(beside)}` beside it binds nothing in draft-07; leave it out, or name no `$schema`"
+                raise SchemaFault(part.pointer, "$ref", what)
 
     def _check_numbers(self) -> None:
         properties = sum(len(part.keywords.get("properties", ())) for part in self._parts.values())
@@ -203,6 +215,10 @@ class AnswerSchema:
         return schema if isinstance(schema, dict) else {}
 
 
+def _binding_beside_a_reference(part: Part) -> set[str]:
+    return part.keywords.keys() - ANNOTATIONS - {"$ref", "$defs", "definitions"}
+
+
 def _check_size(schema: Json) -> None:
     try:
         size = len(json.dumps(schema, allow_nan=False))
@@ -255,8 +271,10 @@ def _check_keywords(part: Part) -> None:
             )
         if (fault := schema_values.fault(keyword, value)) is not None:
             raise SchemaFault(part.pointer, keyword, fault)
-    if part.keywords.get("$schema", DIALECT).rstrip("#") != DIALECT:
-        raise SchemaFault(part.pointer, "$schema", f"the dialect has to be {DIALECT}; leave it out")
+    if part.keywords.get("$schema", DIALECT).rstrip("#") not in (DIALECT, _FORMER_DIALECT):
+        raise SchemaFault(
+            part.pointer, "$schema", f"the dialect has to be {DIALECT} or {_FORMER_DIALECT}; leave it out"
+        )
 
 
 def _check_patterns(part: Part) -> None:

@@ -16,6 +16,7 @@ from command_api.answer_schema import AnswerSchema, SchemaFault
 from command_api.plain_pattern import is_plain
 from command_api.prompt import PromptBody
 
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
 TREE = {
     "$defs": {
         "node": {
@@ -49,7 +50,12 @@ def nested(levels: int) -> dict[str, Any]:
         ({"multipleOf": 0}, "`multipleOf` at the root"),
         ({"minLenght": 3}, "`minLenght` at the root: it is no keyword"),
         ({"$id": "https://example.com/a"}, "`$id` at the root: it is no keyword"),
-        ({"$schema": "http://json-schema.org/draft-07/schema#"}, "`$schema` at the root: the dialect has to be"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#"}, "`$schema` at the root: the dialect has to be"),
+        (
+            {"$schema": DRAFT_07, "definitions": {"a": {}}, "items": {"$ref": "#/definitions/a", "minLength": 3}},
+            "`$ref` at /items: `minLength` beside it binds nothing in draft-07",
+        ),
+        ({"$schema": DRAFT_07, "items": [{"type": "string"}]}, "`items` at the root"),
         ({"items": {"$ref": "https://example.com/schema.json"}}, "`$ref` at /items: it has to lead to a place in this"),
         ({"$ref": "other.json#/a"}, "`$ref` at the root: it has to lead to a place in this"),
         ({"$ref": "#/$defs/missing"}, "`$ref` at the root: there is no schema at #/$defs/missing"),
@@ -75,7 +81,16 @@ def test_what_is_no_schema_is_refused_by_keyword_and_place(schema: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    "schema", [{}, TREE, CLOSED, nested(31), {"items": {"$ref": "#"}}, {"$ref": "#/$defs/a%7E1b", "$defs": {"a/b": {}}}]
+    "schema",
+    [
+        {},
+        TREE,
+        CLOSED,
+        nested(31),
+        {"items": {"$ref": "#"}},
+        {"$ref": "#/$defs/a%7E1b", "$defs": {"a/b": {}}},
+        {"$schema": DRAFT_07, "$ref": "#/definitions/a", "description": "One.", "definitions": {"a": CLOSED}},
+    ],
 )
 def test_what_is_one_is_taken(schema: dict[str, Any]) -> None:
     AnswerSchema(schema)
