@@ -31,6 +31,9 @@ _TYPES = {
 _NOT_RETRIED = {"x-should-retry": "false"}
 """Its SDKs retry each 409 and 429 unless they are told that it is no use."""
 
+_NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+"""Tool runners of its SDKs ask for a thread, and send the whole conversation each time where they are told this."""
+
 _FIELDS = (
     (re.compile(r"^stop(?=\.|$)"), "stop_sequences"),
     (re.compile(r"^tools\.(\d+)\.parameters(?=\.|$)"), r"tools.\1.input_schema"),
@@ -41,9 +44,19 @@ _FIELDS = (
 """What a field of Parley's is called there."""
 
 
+class ErrorDetails(BaseModel):
+    error_code: str = Field(description="for SDKs, which then do without", examples=["thread_unsupported_request"])
+    unsupported: list[str] = Field(description="what is not done", examples=[["thread"]])
+
+
 class AnthropicError(BaseModel):
     type: str = Field(description="the kind of error", examples=["invalid_request_error"])
     message: str = Field(description="what is wrong and what to do", examples=["model: There is no model 'claude-2'."])
+    details: ErrorDetails | None = Field(
+        None,
+        description="only where a `thread` was asked for",
+        examples=[{"error_code": "thread_unsupported_request", "unsupported": ["thread"]}],
+    )
 
 
 class AnthropicErrorBody(BaseModel):
@@ -70,7 +83,10 @@ def document(problem: Problem, request_id: str) -> dict[str, Any]:
     """The body of an error, and what a stream that breaks off says."""
     status = _status(problem)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": _message(problem)}, "request_id": request_id}
+    error: dict[str, Any] = {"type": kind, "message": _message(problem)}
+    if any(field_of(one["field"]) == "thread" for one in problem.extra.get("errors") or ()):
+        error["details"] = _NO_THREADS
+    return {"type": "error", "error": error, "request_id": request_id}
 
 
 def _status(problem: Problem) -> int:

@@ -237,6 +237,13 @@ async def test_what_is_wrong_is_told_in_anthropics_words(
     assert told["request_id"] == response.headers["request-id"]
 
 
+async def test_who_asks_for_a_thread_is_told_to_do_without(door: Door) -> None:
+    asked = _asked({"thread": {"type": "create"}})
+    response = await door.caller.http.post("/v1/messages", params={"beta": "true"}, json=asked)
+    assert response.status_code == 400
+    assert response.json()["error"]["details"]["error_code"] == "thread_unsupported_request"
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b'"a"', b"\xff", b'{"messages": "\\ud800"}'])
 async def test_what_is_no_request_is_told_so(door: Door, content: bytes) -> None:
     response = await door.caller.http.post(
