@@ -40,10 +40,10 @@ class World:
         self.callers = callers
 
     @asynccontextmanager
-    async def running(self, *command: str | Path, stderr: int = STDOUT, **environment: str) -> AsyncIterator[Process]:
+    async def running(self, *command: str | Path, **environment: str) -> AsyncIterator[Process]:
         """A program that is told of no server but by ``environment``; ended with the block."""
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=HERE, env=_bare(os.environ) | environment, stdin=DEVNULL, stdout=PIPE, stderr=stderr
+            *command, cwd=HERE, env=_bare(os.environ) | environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
         )
         try:
             yield process

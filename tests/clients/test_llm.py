@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ async def test_embeddings(llm: Llm) -> None:
 
 async def test_who_interrupts_it_cancels(llm: Llm) -> None:
     command = (LLM, "-m", "script", told(**ENDLESS))
-    async with asyncio.timeout(60), llm.world.running(*command, stderr=PIPE, **llm.environment) as process:
+    async with asyncio.timeout(60), llm.world.running(*command, **llm.environment) as process:
         assert process.stdout is not None
         assert await process.stdout.read(1)
         process.send_signal(signal.SIGINT)
