@@ -90,7 +90,7 @@ def _from_openai(body: dict[str, Any]) -> PromptBody:
 async def _texts(request: Request, principal: Principal, asked: Asked) -> AsyncGenerator[str, None]:
     """Raises Problem where the answer does not complete."""
     async with asking.stopped_without_reader(request, principal, [asked]):
-        steps = await asking.follow(request, principal, asked.generation_id)
+        steps = await asking.follow_asked(request, principal, asked)
         try:
             async with aclosing(asking.told(steps)) as told:
                 async for step in told:
