@@ -166,6 +166,10 @@ class AnswerContent(Content):
         default=None, description="of the text, from and to: the JSON that fits its schema"
     )
     misfit: Misfit | None = Field(default=None, description="why it does not fit its schema")
+    stopped_by: int | None = Field(
+        default=None,
+        description="which of the prompt's stop sequences ended it, from 0; none: nobody knows, or none did",
+    )
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> AnswerContent:

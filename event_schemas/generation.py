@@ -280,6 +280,9 @@ class GenerationCompleted(_Ended):
     json_span: tuple[int, int] | None = Field(
         default=None, description="of its text, from and to: the JSON that fits its schema; none: none was asked for"
     )
+    stopped_by: int | None = Field(
+        default=None, description="which of its stop sequences ended it, from 0; none: nobody knows, or none did"
+    )
     first_token_ms: int = Field(ge=0, description="from the attempt's start to its first delta")
     duration_ms: int = Field(ge=0, description="from the attempt's start to its end")
 

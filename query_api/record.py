@@ -146,6 +146,8 @@ def _ending(row: Row, seq: int, answer: Row) -> Frame:
         detail["finish_reason"] = row["finish_reason"]
         if answer.get("json_span") is not None:
             detail["json_span"] = answer["json_span"]
+        if answer.get("stopped_by") is not None:
+            detail["stopped_by"] = answer["stopped_by"]
         detail |= {name: answer[name] for name in ("sources", "source_notes") if answer.get(name)}
     if kind is Kind.FAILED:
         detail |= {"reason": row["reason"], "detail": row["detail"]}

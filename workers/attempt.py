@@ -272,6 +272,8 @@ class Attempt:
             async with asking as request, aclosing(self._asks(request)) as items:
                 async for item in items:
                     if isinstance(item, Finished):
+                        if item.stop in request.stop:
+                            self._deltas.stopped_by = request.stop.index(item.stop)
                         return item.after(*before)
                     if not isinstance(item, Limits):
                         self._take(item)

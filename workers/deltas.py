@@ -19,7 +19,7 @@ class Deltas:
 
     ``full``: no more text with logprobs goes into the event that will end the answer. ``sources`` and ``source_notes``
     go into it with them; ``scratchpad`` is what was cut out, ``json_span`` where the JSON stands that was asked for,
-    ``misfit`` why there is none.
+    ``misfit`` why there is none, ``stopped_by`` the place of the stop sequence that ended it.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class Deltas:
         self.source_notes: tuple[str, ...] = ()
         self.scratchpad = ""
         self.json_span: tuple[int, int] | None = None
+        self.stopped_by: int | None = None
         self.misfit: Misfit | None = None
 
     def append(self, delta: Delta | Reasoning | ToolCallDelta) -> tuple[int, Piece]:
@@ -95,6 +96,7 @@ class Deltas:
             "scratchpad": self.scratchpad,
             "json_span": self.json_span,
             "misfit": self.misfit,
+            "stopped_by": self.stopped_by,
         }
         return AnswerContent.of(self._all).model_copy(update=beside)
 

@@ -133,6 +133,7 @@ class Facts:
                 **self._ended(attempt, usage, deltas, key),
                 finish_reason=reason,
                 json_span=deltas.json_span,
+                stopped_by=deltas.stopped_by,
                 first_token_ms=timing.first_token_ms,
                 duration_ms=timing.duration_ms,
             )

@@ -26,6 +26,8 @@ def terminal_frame(event: AnyEnvelope, said: Deltas | None = None) -> Frame:
             detail["finish_reason"] = ended.finish_reason
             if ended.json_span is not None:
                 detail["json_span"] = ended.json_span
+            if ended.stopped_by is not None:
+                detail["stopped_by"] = ended.stopped_by
             if said is not None and said.sources:
                 detail["sources"] = [one.model_dump(mode="json") for one in said.sources]
             if said is not None and said.source_notes:

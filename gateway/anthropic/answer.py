@@ -38,10 +38,11 @@ class AnsweredMessage(BaseModel):
     content: list[dict[str, Any]] = Field(
         description="`thinking`, `text` and `tool_use`, as they came", examples=[[{"type": "text", "text": "Hi."}]]
     )
-    stop_reason: Literal["end_turn", "max_tokens", "tool_use", "refusal"] = Field(
-        description="why it ended; a stop sequence is an `end_turn`", examples=["end_turn"]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"] = Field(
+        description="why it ended; a stop sequence is an `end_turn` where the model's server does not tell",
+        examples=["end_turn"],
     )
-    stop_sequence: None = Field(description="always null: backends do not say which one it was", examples=[None])
+    stop_sequence: str | None = Field(description="the one that ended it", examples=[None])
     usage: UsedTokens = Field(description="what it used")
 
 
@@ -83,8 +84,12 @@ def usage(used: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def stop_reason(finish_reason: str) -> str:
-    return _STOPPED[finish_reason]
+def stopped(completed: Mapping[str, Any], stops: Sequence[str]) -> dict[str, str | None]:
+    """``stop_reason`` and ``stop_sequence``, of how an answer to a prompt with ``stops`` was completed."""
+    place: int | None = completed.get("stopped_by")
+    if place is not None and place < len(stops):
+        return {"stop_reason": "stop_sequence", "stop_sequence": stops[place]}
+    return {"stop_reason": _STOPPED[completed["finish_reason"]], "stop_sequence": None}
 
 
 def begun(mark: Opened) -> dict[str, Any]:
@@ -128,16 +133,19 @@ def _put(mark: Mark, found: list[dict[str, Any]], said: list[list[str]]) -> None
 
 
 def message(
-    id: str, model: str, content: list[dict[str, Any]], stop_reason: str | None, used: Mapping[str, Any]
+    id: str,
+    model: str,
+    content: list[dict[str, Any]],
+    stopped: Mapping[str, str | None],
+    used: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The message object; ``used`` as ``usage`` gives it."""
+    """The message object; ``stopped`` and ``used`` as ``stopped`` and ``usage`` give them."""
     return {
         "id": id,
         "type": "message",
         "role": "assistant",
         "model": model,
         "content": content,
-        "stop_reason": stop_reason,
-        "stop_sequence": None,
+        **stopped,
         "usage": used,
     }

@@ -19,6 +19,7 @@ _DELTAS = {
     "thinking": (b"thinking_delta", b"thinking"),
     "tool_use": (b"input_json_delta", b"partial_json"),
 }
+_RUNNING = {"stop_reason": None, "stop_sequence": None}
 _NOTHING_USED = answer.usage({"input_tokens": 0, "output_tokens": 0})
 
 
@@ -32,23 +33,24 @@ PING = event({"type": "ping"})
 class Events:
     """Of one message. What it used is known at its end only, so it begins with zeros."""
 
-    def __init__(self, id: str, model: str, *, shows_thinking: bool) -> None:
+    def __init__(self, id: str, model: str, stops: Sequence[str] = (), *, shows_thinking: bool) -> None:
         self._id = id
         self.model = model
+        self._stops = stops
         self._blocks = Blocks(shows_thinking=shows_thinking)
 
     def begin(self) -> bytes:
-        message = answer.message(self._id, self.model, [], None, _NOTHING_USED)
+        message = answer.message(self._id, self.model, [], _RUNNING, _NOTHING_USED)
         return event({"type": "message_start", "message": message})
 
     def tokens(self, deltas: Sequence[Piece]) -> Iterator[bytes]:
         """Those of one block that follow one another in one delta."""
         return _told(mark for piece in deltas for mark in self._blocks.take(piece))
 
-    def finish(self, finish_reason: str, used: Mapping[str, Any]) -> Iterator[bytes]:
+    def finish(self, completed: Mapping[str, Any]) -> Iterator[bytes]:
         yield from _told(self._blocks.end())
-        delta = {"stop_reason": answer.stop_reason(finish_reason), "stop_sequence": None}
-        yield event({"type": "message_delta", "delta": delta, "usage": answer.usage(used)})
+        delta, used = answer.stopped(completed, self._stops), answer.usage(completed["usage"])
+        yield event({"type": "message_delta", "delta": delta, "usage": used})
         yield event({"type": "message_stop"})
 
 

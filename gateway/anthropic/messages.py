@@ -25,7 +25,7 @@ from gateway.anthropic.answer import (
     CountedTokens,
     content,
     message,
-    stop_reason,
+    stopped,
     usage,
 )
 from gateway.anthropic.events import Events, event
@@ -75,20 +75,22 @@ async def create_message(
 ) -> Response:
     """As Anthropic's clients know it. A client that goes away stops the generation."""
     asked = await asking.ask(request, principal, _prompt(request, body, conversation_id), idempotency_key)
+    stops = body.stop_sequences or ()
     id, headers = f"msg_{asked.generation_id}", _headers(request, asked.headers)
     if body.stream:
         steps = await asking.follow_asked(request, principal, asked)
-        events = Events(id, asked.model, shows_thinking=body.shows_thinking)
+        events = Events(id, asked.model, stops, shows_thinking=body.shows_thinking)
         told = _stream(request, principal, asked, steps, events)
         return EventStream(told, request.app.state.query.ping_s, headers, ping=_PING)
     (whole,) = await choices.all_whole(request, principal, [asked], keeps_on=False)
     reason = whole.detail["finish_reason"]
+    ended = stopped(whole.detail, stops)
     try:
         said = content(whole.pieces, reason, shows_thinking=body.shows_thinking)
     except BrokenInput as broken:
         raise Problem(502, "broken-input", "Broken input", str(broken)) from None
     model = whole.served_model or asked.model
-    found = message(id, model, said, stop_reason(reason), usage(whole.detail["usage"]))
+    found = message(id, model, said, ended, usage(whole.detail["usage"]))
     return Response(orjson.dumps(found), headers=headers, media_type="application/json")
 
 
@@ -143,7 +145,7 @@ async def _stream(
                     for one in events.tokens(step.deltas):
                         yield one
                 elif step.event == "completed":
-                    for one in events.finish(step.detail["finish_reason"], step.detail["usage"]):
+                    for one in events.finish(step.detail):
                         yield one
         except BegunAgain:
             yield error(BEGUN_AGAIN)

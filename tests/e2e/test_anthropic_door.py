@@ -88,6 +88,18 @@ async def test_an_answer(door: Door) -> None:
     assert (cut_off.stop_reason, cut_off.usage.output_tokens) == ("max_tokens", 2)
 
 
+async def test_a_stop_sequence_is_told(door: Door) -> None:
+    asked: Any = {"metadata": scripted(tokens=["a b", " END", " c"]), "stop_sequences": ["z", "END"]}
+    key = {"Idempotency-Key": uuid4().hex}
+    found = await door.create(**asked, extra_headers=key)
+    assert (found.content[0].text, found.stop_reason, found.stop_sequence) == ("a b ", "stop_sequence", "END")
+    events = await door.events(**asked)
+    (ended,) = [told["delta"] for name, told in events if name == "message_delta"]
+    assert ended == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    again = await door.create(**asked, extra_headers=key)
+    assert (again.id, again.stop_sequence) == (found.id, "END")
+
+
 async def test_a_bearer_token_opens_it_as_well(parley: Up, admin: Client) -> None:
     async with AsyncAnthropic(base_url=parley.url, auth_token=admin.key, max_retries=0) as sdk:
         found: Any = await sdk.messages.create(model=SCRIPTED, max_tokens=5, messages=ASK)
@@ -132,12 +144,6 @@ async def test_the_sdks_own_stream(door: Door) -> None:
         found = await stream.get_final_message()
     assert (found.stop_reason, found.usage.input_tokens, found.usage.output_tokens) == ("end_turn", 5, 2)
     assert stream.request_id
-
-
-async def test_a_stop_sequence_ends_the_answer(door: Door) -> None:
-    found = await door.create(stop_sequences=["END"], metadata=scripted(tokens=["a b", " END", " c"]))
-    assert found.content[0].text == "a b "
-    assert (found.stop_reason, found.stop_sequence) == ("end_turn", None)
 
 
 async def test_the_caller_sees_its_limits_and_what_parley_calls_it(parley: Up, callers: Callers) -> None:

@@ -231,6 +231,7 @@ class Ending:
     """What the events of one answer have told so far beside its pieces."""
 
     finish_reason: FinishReason | None = None
+    stop: str | None = None
     closed: bool = False
     """``message_stop`` came; nothing follows."""
     begun: Any = None
@@ -251,10 +252,10 @@ class Ending:
         written = _count(counts.get("cache_creation_input_tokens") or 0)
         read = _count(counts.get("cache_read_input_tokens") or 0)
         if fresh is None or written is None or read is None or output is None or (self.said_something and not output):
-            return Finished(self.finish_reason, None, None)
+            return Finished(self.finish_reason, None, None, stop=self.stop)
         details = last.get("output_tokens_details")
         thought = _count(details.get("thinking_tokens")) if isinstance(details, dict) else None
-        return Finished(self.finish_reason, fresh + written + read, output, read, min(thought or 0, output))
+        return Finished(self.finish_reason, fresh + written + read, output, read, min(thought or 0, output), self.stop)
 
 
 def read_event(event: Json, ending: Ending) -> Iterator[Item]:
@@ -275,6 +276,7 @@ def read_event(event: Json, ending: Ending) -> Iterator[Item]:
             ending.usage = event.get("usage")
             if (reason := event["delta"].get("stop_reason")) is not None:
                 ending.finish_reason = _FINISH.get(reason, "stop")
+                ending.stop = event["delta"].get("stop_sequence")
             if ending.finish_reason == "tool_calls":
                 # A call without arguments comes without a delta, and what its client reads has to be JSON.
                 for number, arguments in ending.bare.items():

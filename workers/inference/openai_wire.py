@@ -116,6 +116,7 @@ class Ending:
     """
 
     finish_reason: FinishReason | None = None
+    stop: str | None = None
     usage: Any = None
     said_something: bool = False
     top_logprobs: int | None = None
@@ -126,12 +127,11 @@ class Ending:
         usage = self.usage if isinstance(self.usage, dict) else {}
         input_tokens, output_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
         if input_tokens is None or output_tokens is None or (self.said_something and not output_tokens):
-            return Finished(self.finish_reason, None, None)
+            return Finished(self.finish_reason, None, None, stop=self.stop)
         cached = _count(usage.get("prompt_tokens_details"), "cached_tokens") or 0
         reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
-        return Finished(
-            self.finish_reason, input_tokens, output_tokens, min(cached, input_tokens), min(reasoning, output_tokens)
-        )
+        cached, reasoning = min(cached, input_tokens), min(reasoning, output_tokens)
+        return Finished(self.finish_reason, input_tokens, output_tokens, cached, reasoning, self.stop)
 
 
 def read_chunk(chunk: Json, ending: Ending) -> Iterator[Item]:
@@ -141,6 +141,9 @@ def read_chunk(chunk: Json, ending: Ending) -> Iterator[Item]:
     for choice in chunk.get("choices") or ():
         if (reason := choice.get("finish_reason")) is not None:
             ending.finish_reason = _FINISH.get(reason, "stop")
+            # vLLM's and SGLang's own: a stop sequence, or the number of a token.
+            stop = choice.get("stop_reason", choice.get("matched_stop"))
+            ending.stop = stop if isinstance(stop, str) else None
         delta = choice.get("delta")
         if not delta:
             continue

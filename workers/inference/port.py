@@ -124,6 +124,8 @@ class Finished:
     output_tokens: int | None
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
+    stop: str | None = None
+    """Which of the request's stop sequences ended it; None where none did, or the engine does not say."""
 
     def after(self, *earlier: Finished) -> Finished:
         """This one, with what ``earlier`` requests of the same attempt used."""

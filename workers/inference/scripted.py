@@ -67,7 +67,7 @@ class ScriptedBackend:
     async def generate(self, request: InferenceRequest) -> AsyncGenerator[Item]:
         self._check_open()
         script = _script(request)
-        tokens, finish_reason = _answer(request, script)
+        tokens, finish_reason, stop = _answer(request, script)
         input_tokens = _words(request)
         if self._context_window is not None and input_tokens >= self._context_window:
             raise RequestRefused(
@@ -83,7 +83,7 @@ class ScriptedBackend:
                 if token:
                     yield Delta(token)
             await self._fault(script, len(tokens))
-            yield Finished(finish_reason, input_tokens, len(tokens))
+            yield Finished(finish_reason, input_tokens, len(tokens), stop=stop)
 
     async def count(self, request: InferenceRequest) -> Counted | None:
         return None if self._context_window is None else Counted(_words(request), self._context_window)
@@ -155,8 +155,9 @@ def _script(request: InferenceRequest) -> Script:
     return scripts[min(request.attempt, len(scripts)) - 1]
 
 
-def _answer(request: InferenceRequest, script: Script) -> tuple[list[str], Literal["stop", "length"]]:
-    """All tokens of the answer and how it ends. The whole answer is known, so stop strings need no look-ahead."""
+def _answer(request: InferenceRequest, script: Script) -> tuple[list[str], Literal["stop", "length"], str | None]:
+    """All tokens of the answer, how it ends, and the stop string that ended it. The whole answer is known, so nothing
+    needs a look-ahead."""
     limit = request.parameters.max_tokens
     if limit is not None and limit < 1:
         raise RequestRefused("invalid_request", f"max_tokens is {limit}; ask for at least 1")
@@ -175,11 +176,11 @@ def _answer(request: InferenceRequest, script: Script) -> tuple[list[str], Liter
         tokens = tokens[:limit]
         finish_reason = "length"
     text = "".join(tokens)
-    ends = [text.find(stop) for stop in request.stop if stop and stop in text]
-    if ends:
-        tokens = _cut(tokens, min(ends))
-        finish_reason = "stop"
-    return tokens, script.finish_reason or finish_reason
+    ends = [(text.find(stop), stop) for stop in request.stop if stop and stop in text]
+    if not ends:
+        return tokens, script.finish_reason or finish_reason, None
+    end, stop = min(ends)
+    return _cut(tokens, end), script.finish_reason or "stop", stop
 
 
 def _cut(tokens: list[str], length: int) -> list[str]:

@@ -47,6 +47,7 @@ class Counted:
     finish_reason: FinishReason
     input_tokens: int
     output_tokens: int
+    stop: str | None = None
 
 
 async def answer(items: AsyncIterator[Item]) -> tuple[list[str], Counted]:
@@ -62,4 +63,4 @@ async def answer(items: AsyncIterator[Item]) -> tuple[list[str], Counted]:
     assert finished is not None, "it ended without Finished"
     assert finished.input_tokens is not None, "the engine did not count"
     assert finished.output_tokens is not None, "the engine did not count"
-    return deltas, Counted(finished.finish_reason, finished.input_tokens, finished.output_tokens)
+    return deltas, Counted(finished.finish_reason, finished.input_tokens, finished.output_tokens, finished.stop)

@@ -227,6 +227,16 @@ async def test_how_long_to_wait_and_what_is_left(server: Providers, claude: Anth
     assert limited.limits.requests_left == 48
 
 
+async def test_which_stop_sequence_it_was(server: Providers, claude: AnthropicBackend) -> None:
+    server.default = Script(text="one two three")
+    heard = await hear(claude, replace(asking("Count"), stop=(" four", " three")))
+    assert heard.finished is not None
+    assert (heard.text, heard.finished.finish_reason, heard.finished.stop) == ("one two", "stop", " three")
+    whole = await hear(claude, replace(asking("Count"), stop=(" four",)))
+    assert whole.finished is not None
+    assert (whole.text, whole.finished.stop) == ("one two three", None)
+
+
 async def test_a_key_without_limits_says_so_first(claude: AnthropicBackend) -> None:
     assert (await hear(claude, asking())).limits == Limits()
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_schemas.chat import Piece
-from gateway.anthropic.answer import BrokenInput, content, stop_reason, usage
+from gateway.anthropic.answer import BrokenInput, content, stopped, usage
 from gateway.anthropic.events import Events
 
 USED = {"input_tokens": 9, "output_tokens": 4, "cached_input_tokens": 3, "reasoning_tokens": 1}
@@ -26,7 +26,11 @@ def call(number: int, arguments: str, *, begins: bool = False) -> Piece:
 def told(*steps: Sequence[Piece], shows_thinking: bool = True, reason: str = "stop") -> list[dict[str, Any]]:
     """The data of all events."""
     events = Events("msg_1", "m", shows_thinking=shows_thinking)
-    raw = [events.begin(), *(one for step in steps for one in events.tokens(step)), *events.finish(reason, USED)]
+    raw = [
+        events.begin(),
+        *(one for step in steps for one in events.tokens(step)),
+        *events.finish({"finish_reason": reason, "usage": USED}),
+    ]
     found = []
     for one in raw:
         name, data = one.decode().removesuffix("\n\n").split("\n")
@@ -155,4 +159,9 @@ def test_an_input_that_is_no_json_is_an_error_unless_it_was_cut_off() -> None:
     [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "tool_use"), ("content_filter", "refusal")],
 )
 def test_why_it_stopped(finish: str, stop: str) -> None:
-    assert stop_reason(finish) == stop
+    assert stopped({"finish_reason": finish}, ["."]) == {"stop_reason": stop, "stop_sequence": None}
+
+
+def test_a_stop_sequence_that_is_known_is_told() -> None:
+    completed = {"finish_reason": "stop", "stopped_by": 1}
+    assert stopped(completed, [".", "!"]) == {"stop_reason": "stop_sequence", "stop_sequence": "!"}
