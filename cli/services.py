@@ -54,11 +54,17 @@ def worker(
     import workers.main
 
     async def serve(settings: Settings, stop: asyncio.Event) -> None:
+        from backplane.telemetry import status
+        from cli import configuration, local_models
         from cli.failures import ConfigurationError
         from workers.inference.gpus import visible
 
         if pool not in settings.pools:
             raise ConfigurationError(f"there is no pool {pool!r}; the settings have {', '.join(settings.pools)}")
+        # Under a supervisor it is named already; other pools' files are their workers' affair.
+        own = settings.model_copy(update={"pools": {pool: settings.pools[pool]}})
+        found = await local_models.resolved(own, configuration.load_llm(), status.progress)
+        settings = settings.model_copy(update={"pools": {**settings.pools, **found.pools}})
         os.environ.update(visible(settings.pools[pool].gpus))  # read once, when the engine loads
         await workers.main.serve(settings, stop, pool=pool)
 

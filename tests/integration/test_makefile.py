@@ -21,6 +21,8 @@ TARGETS = [
         "test-pulsar",
         "chaos",
         "check",
+        "k8s",
+        "check-helm",
         "fuzz",
         "bench",
         "bench-engine",
