@@ -77,6 +77,10 @@ install-transformers: $(INSTALLED) ## add Hugging Face Transformers and torch (g
 server: $(INSTALLED) ## start Parley on this machine; Ctrl-C stops it
 	@exec $(VENV)/bin/parley up
 
+.PHONY: secrets
+secrets: $(INSTALLED) ## make the passwords, keys and tokens of a cluster in deploy/secrets, where they are missing
+	@$(VENV)/bin/parley secrets $(ARGS)
+
 .PHONY: pulsar
 pulsar: $(INSTALLED) ## start a Pulsar broker on this machine (needs JDK 17 and Maven, or Docker); Ctrl-C stops it
 	@exec $(VENV)/bin/parley pulsar standalone $(ARGS)
@@ -152,6 +156,12 @@ check-helm: $(INSTALLED) $(HELM) ## check the Helm chart: rendered by Helm, vali
 	  --no-warn "$$rendered"/*.yaml; \
 	"$$uv" tool run --quiet checkov@3.3.30 --directory "$$rendered" --framework kubernetes --compact --quiet \
 	  --config-file deploy/checkov.yaml
+
+# An environment of its own: it brings a hundred packages, some in other versions than ours.
+.PHONY: check-deploy
+check-deploy: $(INSTALLED) ## policies of checkov on the Dockerfile and the compose file
+	@$(FIND_UV); "$$uv" tool run --python "$$(command -v $(PYTHON))" checkov==3.3.30 --quiet --compact \
+	  --skip-download --directory . --skip-path '.venv|.uv|node_modules|tests|deploy/secrets' --framework dockerfile secrets
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## requests made of the OpenAPI document, 50,000 of them; ARGS="--requests 3000" asks fewer, --seed N again

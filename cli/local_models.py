@@ -48,6 +48,15 @@ async def resolved(settings: Settings, llm: LlmSettings, progress: Progress) -> 
     return settings.model_copy(update={"pools": pools})
 
 
+async def resolved_for(pool: str, settings: Settings, llm: LlmSettings, progress: Progress) -> Settings:
+    """``settings`` with a model file for ``pool`` where that needs one and names none. Raises ModelError."""
+    if not _needs_file(settings.pools[pool]):
+        return settings
+    alone = settings.model_copy(update={"pools": {pool: settings.pools[pool]}})
+    found = await resolved(alone, llm, progress)
+    return settings.model_copy(update={"pools": settings.pools | found.pools})
+
+
 def _needs_file(pool: PoolSettings) -> bool:
     return pool.backend in RUNS_GGUF and pool.model_file is None and not pool.model_files
 

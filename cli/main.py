@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -148,6 +149,28 @@ def rebuild(
     from cli import command, rebuilding
 
     raise typer.Exit(command.run(lambda settings: rebuilding.run(settings, model, check=check, from_bus=from_bus)))
+
+
+@app.command("secrets", rich_help_panel=_OPERATIONS, epilog="Example:  parley secrets && docker compose up --detach")
+def make_secrets(
+    folder: Annotated[Path, typer.Option(help="Where they are written, one a file.")] = Path("deploy/secrets"),
+    postgres: Annotated[str, typer.Option(help="Where Postgres will be, and the database.")] = "postgres:5432/parley",
+    redis: Annotated[str, typer.Option(help="Where Redis will be.")] = "redis:6379",
+) -> None:
+    """Make the passwords, keys and tokens of a cluster, as files that only their owner can read.
+
+    What is there is never written over. Files that are called as a setting's variable are read by services whose
+    PARLEY_SECRETS_DIR names their folder.
+    """
+    from cli import command, secret_files
+
+    for name in secret_files.write(folder, postgres, redis):
+        print(folder / name)
+    owner, container = folder.stat().st_uid, secret_files.CONTAINER_UID
+    if owner == 0:
+        command.say(f"they belong to root, and no container runs as root: chown -R {container} {folder}")
+    elif owner != container:
+        command.say(f"they belong to account {owner}: put PARLEY_UID={owner} into .env for docker compose")
 
 
 @app.command(rich_help_panel=_OPERATIONS)

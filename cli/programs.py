@@ -9,7 +9,7 @@ import sys
 
 from backplane.settings import Settings
 from backplane.telemetry.status import ASKED_FOR
-from backplane.wiring.embedded import EmbeddedServer, EmbeddedServerError, completed, service_environment
+from backplane.wiring.embedded import EmbeddedServer, EmbeddedServerError, completed, installed, service_environment
 from cli.child import Launch, Program
 from cli.failures import ConfigurationError
 from cli.process import SUPERVISED
@@ -64,10 +64,12 @@ def service_programs(settings: Settings) -> list[Program]:
 def settings_of_one_service(settings: Settings) -> Settings:
     """The settings of the service in this process: whole already where a supervisor set them.
 
-    Elsewhere what this data folder's installation made fills them up, so that a service can join a running Parley.
+    Elsewhere what this data folder's installation made fills them up, so that a service can join a running Parley. In
+    a folder without one nothing is made up: a service of a cluster with secrets of its own would be alone with them.
     Raises EmbeddedServerError.
     """
-    return settings if os.environ.get(SUPERVISED) == "1" else completed(settings)
+    alone = os.environ.get(SUPERVISED) == "1" or not installed(settings)
+    return settings if alone else completed(settings)
 
 
 def _service(

@@ -14,7 +14,11 @@ commands = typer.Typer(no_args_is_help=True, help="Apache Pulsar.")
 @commands.command(
     epilog="Example:  PARLEY_BUS__PULSAR__URL=pulsar://… PARLEY_BUS__PULSAR__ADMIN_URL=http://… parley pulsar setup"
 )
-def setup() -> None:
+def setup(
+    grant: Annotated[
+        list[str] | None, typer.Option(help="A role of the broker that may publish and subscribe; repeatable.")
+    ] = None,
+) -> None:
     """Make what is missing: tenant, namespace, topics and subscriptions; set the namespace's policies. Repeatable.
 
     Prints the topics. Needs a token whose role administers the tenant; the services need less: to produce and consume.
@@ -30,7 +34,7 @@ def setup() -> None:
             "(without them the bus is kept in Postgres, and `parley migrate` sets it up)"
         )
     namespace = f"persistent://{settings.bus.pulsar.tenant}/{settings.bus.pulsar.namespace}"
-    for topic in asyncio.run(set_up_bus(settings)):
+    for topic in asyncio.run(set_up_bus(settings, grant=grant or ())):
         print(f"{namespace}/{topic}")
 
 

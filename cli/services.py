@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from backplane.settings import Settings
 app = typer.Typer()
 
 PANEL = "Services"
+
+logger = logging.getLogger(__name__)
 
 
 def _run(name: str, serve: object) -> None:
@@ -52,20 +55,19 @@ def worker(
 ) -> None:
     """Run the prompts of one pool."""
     import workers.main
+    from backplane.telemetry import status
+    from cli import configuration, local_models
 
     async def serve(settings: Settings, stop: asyncio.Event) -> None:
-        from backplane.telemetry import status
-        from cli import configuration, local_models
         from cli.failures import ConfigurationError
         from workers.inference.gpus import visible
 
         if pool not in settings.pools:
             raise ConfigurationError(f"there is no pool {pool!r}; the settings have {', '.join(settings.pools)}")
-        # Under a supervisor it is named already; other pools' files are their workers' affair.
-        own = settings.model_copy(update={"pools": {pool: settings.pools[pool]}})
-        found = await local_models.resolved(own, configuration.load_llm(), status.progress)
-        settings = settings.model_copy(update={"pools": {**settings.pools, **found.pools}})
         os.environ.update(visible(settings.pools[pool].gpus))  # read once, when the engine loads
+        settings = await local_models.resolved_for(pool, settings, configuration.load_llm(), status.progress)
+        for notice in local_models.new_notices(settings):
+            logger.info(notice, extra={"action": "license_notice"})
         await workers.main.serve(settings, stop, pool=pool)
 
     _run(f"worker-{pool}", serve)

@@ -31,6 +31,11 @@ class InstallationSecrets:
     def __repr__(self) -> str:
         return "InstallationSecrets(…)"
 
+    @staticmethod
+    def are_in(data_dir: Path) -> bool:
+        """Whether an installation made its secrets in this folder."""
+        return _file(data_dir).exists()
+
     @classmethod
     def load_or_make(cls, data_dir: Path) -> InstallationSecrets:
         """Read ``secrets.json`` (mode 600), or make it. Raises ValueError where it is there and is not whole."""
@@ -38,7 +43,7 @@ class InstallationSecrets:
         folder = os.open(data_dir, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)  # else two that find none would each make their own
-            return cls._load_or_make(data_dir / "secrets.json")
+            return cls._load_or_make(_file(data_dir))
         finally:
             os.close(folder)
 
@@ -65,3 +70,7 @@ class InstallationSecrets:
             os.fsync(stream.fileno())
         fresh.rename(file)
         return made
+
+
+def _file(data_dir: Path) -> Path:
+    return data_dir / "secrets.json"

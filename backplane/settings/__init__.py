@@ -1,5 +1,6 @@
-"""What an operator may decide. From the environment (``PARLEY_…``, ``__`` between levels), then ``.env``, then
-``settings.toml`` (or the file that ``PARLEY_SETTINGS`` names), then earlier systems' names, then these defaults."""
+"""What an operator may decide. From the environment (``PARLEY_…``, ``__`` between levels), then ``.env``, then the
+files of the folder that ``PARLEY_SECRETS_DIR`` names (each is called as its variable), then ``settings.toml`` (or the
+file that ``PARLEY_SETTINGS`` names), then earlier systems' names, then these defaults."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -332,6 +334,9 @@ class Settings(BaseSettings):
         file = Path(os.environ.get("PARLEY_SETTINGS", "settings.toml"))
         if "PARLEY_SETTINGS" in os.environ and not file.is_file():
             raise FileNotFoundError(f"PARLEY_SETTINGS names {file}, which is not there")
-        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings, secrets_dir=os.environ.get("PARLEY_SECRETS_DIR"), secrets_dir_missing="error"
+        )
         earlier = EarlierNames(settings_cls, {**dotenv_settings.env_vars, **env_settings.env_vars})
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls, file), earlier
+        toml = TomlConfigSettingsSource(settings_cls, file)
+        return init_settings, env_settings, dotenv_settings, secrets, toml, earlier

@@ -19,7 +19,7 @@ from backplane.adapters.embedded.pulsar import EmbeddedPulsar
 from backplane.adapters.embedded.valkey import EmbeddedValkey
 from backplane.adapters.postgres import migrate as schema
 from backplane.adapters.postgres.database import PostgresDatabase
-from backplane.ports.database import Database
+from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.security.installation import InstallationSecrets
 from backplane.settings import RoleUrls, Settings
 
@@ -31,6 +31,7 @@ __all__ = [
     "completed",
     "embedded_postgres",
     "embedded_valkey",
+    "installed",
     "migrate",
     "owner_database",
     "owner_url",
@@ -139,6 +140,11 @@ def _stop_leftover_valkey(url: str) -> None:
             return
 
 
+def installed(settings: Settings) -> bool:
+    """Whether the data folder has what ``completed`` fills settings up with."""
+    return InstallationSecrets.are_in(settings.data_dir)
+
+
 def completed(settings: Settings) -> Settings:
     """``settings`` with what this installation made for itself: role URLs, the Redis URL and the keys of ``security``.
 
@@ -216,14 +222,34 @@ def role_database(settings: Settings, role: str) -> Database:
 
 
 async def migrate(settings: Settings) -> tuple[str | None, str]:
-    """Bring the database to this release's schema, and let the roles that have no URL of their own log in.
+    """Bring the database to this release's schema, and let the roles log in: those that have no URL of their own, and
+    those that their URL does not let in, with its password.
 
     Returns (revision before, revision after). Raises DatabaseUnavailable, EmbeddedServerError.
     """
-    secrets = _secrets(settings)
-    configured = settings.postgres.role_urls
-    passwords = {role: getattr(secrets, role) for role in ROLES if getattr(configured, role) is None}
+    passwords = {}
+    for role in ROLES:
+        url: SecretStr | None = getattr(settings.postgres.role_urls, role)
+        if url is None:
+            passwords[role] = getattr(_secrets(settings), role)
+        elif (password := await _unknown_password(role, url.get_secret_value())) is not None:
+            passwords[role] = password
     return await schema.migrate(owner_url(settings), passwords)
+
+
+async def _unknown_password(role: str, url: str) -> str | None:
+    """The password in ``url``, where that is one of our role that it does not let in."""
+    made = make_url(url)
+    if made.username != f"parley_{role}" or not isinstance(made.password, str):
+        return None
+    database = PostgresDatabase(url, pool_size=1)
+    try:
+        await database.ping()
+    except DatabaseUnavailable:
+        return made.password
+    finally:
+        await database.close()
+    return None
 
 
 async def schema_revisions(settings: Settings) -> tuple[str | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
@@ -43,10 +43,10 @@ async def set_up(settings: Settings) -> tuple[str | None, str]:
     return revisions
 
 
-async def set_up_bus(settings: Settings) -> list[str]:
+async def set_up_bus(settings: Settings, *, grant: Sequence[str] = ()) -> list[str]:
     """Make the topics and subscriptions that are missing, and in Pulsar first the tenant and the namespace.
 
-    Returns the topics. Raises BusUnavailable, BusRefused.
+    Pulsar's roles in ``grant`` may then publish and subscribe. Returns the topics. Raises BusUnavailable, BusRefused.
     """
     live = topics(settings)
     dead = [dead_letters(topic) for topic in live]
@@ -57,6 +57,12 @@ async def set_up_bus(settings: Settings) -> list[str]:
         await bus.ensure_subscription(live, PROJECTIONS, Start.EARLIEST)
         await bus.ensure_subscription([topic for topic in live if topic != EVENTS], WORKERS, Start.EARLIEST)
         await bus.ensure_subscription(dead, OPERATORS, Start.EARLIEST)
+        if grant:
+            from backplane.adapters.pulsar_bus import PulsarBus
+
+            assert isinstance(bus, PulsarBus)
+            for role in grant:
+                await bus.allow(role)
     return [*live, *dead]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
-import json
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -13,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from backplane.adapters.pulsar_bus import PulsarBus
 from backplane.ports.bus import BusRefused, Mode, UnknownTopic
 from backplane.settings import BusSettings
+from cli import secret_files
 from event_schemas import topics
 from projections.catalog import PROJECTIONS
 from tests.chaos.world import in_mid_answer, not_ready, try_later, works
@@ -36,18 +36,9 @@ TEMPORARY, CONFIGURATION, FAILED = 75, 78, 1
 class Guarded:
     broker: PulsarBroker
     admin: str
+    services: str
     nobody: str
-    """Tokens: of its administrator, and of a role without any permission."""
-
-
-def web_token(role: str, secret: bytes) -> str:
-    """A JSON web token (RFC 7519) that names ``role``, signed with HS256 (RFC 7518, 3.2)."""
-
-    def part(raw: bytes) -> bytes:
-        return base64.urlsafe_b64encode(raw).rstrip(b"=")
-
-    signed = part(b'{"alg":"HS256"}') + b"." + part(json.dumps({"sub": role}).encode())
-    return b".".join((signed, part(hmac.digest(secret, signed, "sha256")))).decode()
+    """Tokens: of its administrator, of the services' role, and of a role without any permission."""
 
 
 @pytest.fixture(scope="session")
@@ -187,21 +178,24 @@ def test_setting_up_without_a_broker_named_says_which_settings(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A broker that asks who is there."""
-    secret = secrets.token_bytes(32)
-    admin, nobody = (web_token(role, secret) for role in ("admin", "nobody"))
+    """A broker that asks who is there, with the tokens of `parley secrets`."""
+    folder = tmp_path_factory.mktemp("secrets")
+    secret_files.write(folder, "postgres:5432/parley", "redis:6379")
+    admin, services = ((folder / name).read_text() for name in ("pulsar_admin_token", "PARLEY_BUS__PULSAR__TOKEN"))
+    key = OctKey.import_key((folder / "pulsar_token_key").read_text())
+    nobody = jwt.encode({"alg": "HS256"}, {"sub": "nobody"}, key)
     with pulsar_broker(
         tmp_path_factory.mktemp("guarded"),
         admin_token=admin,
         authenticationEnabled="true",
         authorizationEnabled="true",
         authenticationProviders="org.apache.pulsar.broker.authentication.AuthenticationProviderToken",
-        tokenSecretKey=f"data:;base64,{base64.b64encode(secret).decode()}",
-        superUserRoles="admin",
+        tokenSecretKey=f"file://{folder}/pulsar_token_key",
+        superUserRoles=secret_files.PULSAR_ADMINISTRATOR,
         brokerClientAuthenticationPlugin="org.apache.pulsar.client.impl.auth.AuthenticationToken",
-        brokerClientAuthenticationParameters=f"token:{admin}",
+        brokerClientAuthenticationParameters=f"file://{folder}/pulsar_admin_token",
     ) as broker:
-        yield Guarded(broker, admin, nobody)
+        yield Guarded(broker, admin, services, nobody)
 
 
 def test_without_permission_it_says_what_is_missing(tmp_path: Path, guarded: Guarded) -> None:
@@ -232,6 +226,26 @@ async def test_a_role_without_permission_neither_publishes_nor_reads(guarded: Gu
     finally:
         await bus.close()
         await administrator.close()
+
+
+async def test_a_role_that_is_granted_publishes_and_reads(tmp_path: Path, guarded: Guarded) -> None:
+    environment = guarded.broker.environment | {"PARLEY_BUS__PULSAR__NAMESPACE": "granted"}
+    admin = Up(tmp_path, **environment, PARLEY_BUS__PULSAR__TOKEN=guarded.admin)
+    admin.parley("pulsar", "setup", "--grant", secret_files.PULSAR_SERVICE)
+    bus = PulsarBus(guarded.broker.address(namespace="granted", token=guarded.services))
+    try:
+        await bus.ping()
+        consumer = await bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=1)
+        await bus.publish(topics.CONTROL, b"x")
+        (message,) = await asyncio.wait_for(consumer.receive(), 30.0)
+        assert message.payload == b"x"
+        assert sum(await bus.backlog(topics.CONTROL, topics.WORKERS)) == 1
+        assert any(await bus.heads(topics.CONTROL))
+        await consumer.ack(message)
+        with pytest.raises(BusRefused, match=r"bus\.pulsar\.token"):
+            await bus.create_topics(["another"], partitions=1)
+    finally:
+        await bus.close()
 
 
 async def test_a_namespace_that_is_not_ours_is_named(shared_broker: PulsarBroker) -> None:

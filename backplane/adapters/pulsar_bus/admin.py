@@ -57,6 +57,11 @@ class Admin:
             },
         )
 
+    async def allow(self, role: str) -> None:
+        """Let ``role`` produce and consume in the namespace. Raises BusUnavailable, BusRefused."""
+        namespace = f"/namespaces/{self._address.tenant}/{self._address.namespace}"
+        await self._ask("POST", f"{namespace}/permissions/{role}", ["produce", "consume"])
+
     async def create_topic(self, topic: str, partitions: int) -> None:
         """Make the topic if it is not there. Raises BusUnavailable, BusRefused."""
         await self._ask("PUT", f"{self._path(topic)}/partitions", partitions, allowed={_EXISTS})

@@ -67,6 +67,10 @@ class PulsarBus:
         """As the port says. Raises also ValueError where the topic has no such partition."""
         return await self._publishing.publish(topic, payload, key=key, partition=partition, properties=properties)
 
+    async def allow(self, role: str) -> None:
+        """Let whoever the broker knows as ``role`` publish and subscribe. Raises BusUnavailable, BusRefused."""
+        await self._admin.allow(role)
+
     async def backlog(self, topic: str, subscription: str) -> list[int]:
         """As the port says. Raises also BusRefused."""
         return await self._admin.backlog(topic, subscription)

@@ -57,4 +57,4 @@ def test_the_environment_example_names_every_setting_and_no_other() -> None:
     named = set(re.findall(r"^# ((?:PARLEY|LLM)_[A-Z_0-9]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     known = {"PARLEY_" + "__".join(path).upper() for path in paths(Settings)}
     known |= {"LLM_" + name.upper() for name in LlmSettings.model_fields}
-    assert named - {"PARLEY_SETTINGS", "PARLEY_URL", "PARLEY_API_KEY"} == known
+    assert named - {"PARLEY_SETTINGS", "PARLEY_SECRETS_DIR", "PARLEY_URL", "PARLEY_API_KEY"} == known
