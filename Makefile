@@ -87,7 +87,7 @@ pulsar: $(INSTALLED) ## start a Pulsar broker on this machine (needs JDK 17 and 
 
 .PHONY: test
 test: $(INSTALLED) ## run all tests that need neither Pulsar nor an engine with a target of its own
-	@$(VENV)/bin/pytest -n auto -m "not pulsar and not llama_cpp_python and not transformers and not clients and not helm" $(ARGS)
+	@$(VENV)/bin/pytest -n auto -m "not pulsar and not prometheus and not llama_cpp_python and not transformers and not clients and not helm" $(ARGS)
 
 CLIENTS := tests/clients
 
@@ -115,6 +115,12 @@ test-pulsar: $(INSTALLED) ## run the tests that need a Pulsar broker, which they
 	@for program in java mvn; do command -v $$program >/dev/null || \
 	  { echo "$$program is not there: make test-pulsar needs a JDK 17 or newer and Maven" >&2; exit 1; }; done
 	@$(VENV)/bin/pytest -n auto -m pulsar $(ARGS)
+
+.PHONY: test-observability
+test-observability: $(INSTALLED) ## run the tests of dashboards and alerts, with a Prometheus (Debian's package of that name)
+	@for program in prometheus promtool; do command -v $$program >/dev/null || \
+	  { echo "$$program is not there: make test-observability needs Prometheus (apt-get install prometheus)" >&2; exit 1; }; done
+	@$(VENV)/bin/pytest -m prometheus $(ARGS)
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## kill random processes under 200 streams for ten minutes, five on each bus

@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from backplane.settings import Settings
 from backplane.telemetry import logs, status
@@ -20,6 +21,7 @@ from cli.failures import ConfigurationError
 SUPERVISED = "PARLEY_SUPERVISED"
 """Environment variable that the supervisor sets to `1`: standard input is then a pipe that closes when it is gone."""
 
+_COLLECTOR = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _ORPHAN_GRACE_S = 5.0
 _EX_SOFTWARE = 70
 
@@ -37,7 +39,8 @@ def run(service: str, serve: Serve, prepare: Callable[[Settings], Settings] = la
     try:
         settings = prepare(configuration.load())
         logs.configure(service, settings.log_level)
-        _run(serve, settings)
+        with _traces(service):
+            _run(serve, settings)
     except Exception as raised:
         error = _only(raised)
         if isinstance(error, EXPECTED):
@@ -48,6 +51,23 @@ def run(service: str, serve: Serve, prepare: Callable[[Settings], Settings] = la
         status.failed(f"{type(error).__name__}, see the log")
         return _EX_SOFTWARE
     return 0
+
+
+@contextmanager
+def _traces(service: str) -> Iterator[None]:
+    """Sent while this is open, where OpenTelemetry's own environment variables name a collector."""
+    if not any(os.environ.get(name) for name in _COLLECTOR):
+        yield
+        return
+    try:
+        from backplane.telemetry.otel import exporting
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"{' or '.join(_COLLECTOR)} names a collector, and {missing.name} is not there to send it traces;"
+            " install the extra: pip install 'parley[otel]'"
+        ) from None
+    with exporting(service):
+        yield
 
 
 def _only(error: Exception) -> Exception:

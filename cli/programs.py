@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from itertools import count, repeat
 
 from backplane.settings import Settings
 from backplane.telemetry.status import ASKED_FOR
@@ -38,11 +39,19 @@ def server_program(server: EmbeddedServer) -> Program:
 def service_programs(settings: Settings) -> list[Program]:
     """Projections, one worker a pool, the ingest service, and the gateway, in the order in which they start.
 
-    ``settings`` has each pool's model file. Raises EmbeddedServerError.
+    ``settings`` has each pool's model file. Each of those that have no other HTTP answers probes on a port of its own,
+    if any: ``health_port`` and those after it. Raises EmbeddedServerError.
     """
+    health_ports = count(settings.health_port) if settings.health_port else repeat(0)
     return [
         _service(
-            "projections", ("projections",), settings, ("projections",), authenticates=False, has_master_key=False
+            "projections",
+            ("projections",),
+            settings,
+            ("projections",),
+            authenticates=False,
+            has_master_key=False,
+            health_port=next(health_ports),
         ),
         *(
             _service(
@@ -53,10 +62,19 @@ def service_programs(settings: Settings) -> list[Program]:
                 authenticates=False,
                 of_pool=pool,
                 grace_s=settings.worker.grace_s + _SERVICE_GRACE_S,
+                health_port=next(health_ports),
             )
             for pool in settings.pools
         ),
-        _service("ingest", ("ingest",), settings, ("worker",), authenticates=False, embeds=True),
+        _service(
+            "ingest",
+            ("ingest",),
+            settings,
+            ("worker",),
+            authenticates=False,
+            embeds=True,
+            health_port=next(health_ports),
+        ),
         _service("gateway", ("gateway",), settings, ("command_api", "query_api", "relay")),
     ]
 
@@ -83,6 +101,7 @@ def _service(
     grace_s: float = _SERVICE_GRACE_S,
     of_pool: str | None = None,
     embeds: bool = False,
+    health_port: int = 0,
 ) -> Program:
     pools = {pool: set_up.model_dump(mode="json", exclude_none=True) for pool, set_up in settings.pools.items()}
     for pool, set_up in pools.items():
@@ -92,6 +111,7 @@ def _service(
     environment = {
         **os.environ,
         **service_environment(settings, roles, authenticates=authenticates, has_master_key=has_master_key),
+        "PARLEY_HEALTH_PORT": str(health_port),
         "PARLEY_POOLS": json.dumps(pools),
         "PARLEY_KNOWLEDGE": json.dumps(settings.knowledge.for_process(with_keys=embeds)),
         ASKED_FOR: "1",

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
+from prometheus_client import Counter
+
 from backplane.ports.budget import (
     Admitted,
     Budget,
@@ -27,6 +29,8 @@ from event_schemas.generation import PromptContent, SubmitPrompt
 from event_schemas.limits import Reserved
 
 logger = logging.getLogger(__name__)
+
+_refused = Counter("parley_limit_refusals_total", "What a limit refused", ["dimension", "kind"])
 
 _CERTAIN_S = 30.0
 """After its time to publish, until the record is asked what became of a prompt: longer than a bus holds one back."""
@@ -116,6 +120,7 @@ class Allowance:
             logger.warning("admitted uncounted: %s", error, extra={"action": "admitted_uncounted"})
             return Admitted(())
         if isinstance(answer, Exceeded):
+            _refused.labels(answer.by.scope.dimension, answer.by.kind).inc()
             raise LimitExceeded(answer)
         return answer
 

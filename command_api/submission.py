@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
+
+from prometheus_client import Counter
 
 from backplane.ports.budget import Standing
 from backplane.ports.bus import Bus, BusRefused, BusUnavailable, MessageTooLarge, UnknownTopic
@@ -17,6 +20,7 @@ from backplane.ports.freshness import Freshness
 from backplane.ports.identifiers import new_id
 from backplane.security.principal import Principal
 from backplane.settings import Settings
+from backplane.telemetry import traces
 from command_api import conversations, idempotency
 from command_api.admission import Refused, admit
 from command_api.allowance import Allowance, Asked, LimitExceeded
@@ -35,6 +39,10 @@ from event_schemas.envelope import Envelope
 from event_schemas.generation import CancelGeneration, SubmitPrompt
 
 SOURCE = "/parley/command_api"
+
+logger = logging.getLogger(__name__)
+
+_accepted = Counter("parley_prompts_accepted_total", "Prompts that were answered 202, each once", ["pool"])
 
 
 class ProjectionsLag(Exception):
@@ -100,36 +108,37 @@ class Submission:
         known = None if key is None or body.begins_a_conversation else await idempotency.find(self._database, key)
         if known is not None:
             return await self._publish_again(known, tenant_id)
-        place = await self._place(principal, body)
-        try:
-            asked_for = await asked_as(self._personas, principal, body, place)
-            body = asked_for.body
-            admitted = admit(body, self._settings, principal.models, asked_for.fallbacks)
-        except (Refused, NoSuch):
-            # What is refused today may have been accepted before.
-            known = None if key is None else await idempotency.find(self._database, key)
-            if known is None:
-                raise
-            return await self._publish_again(known, tenant_id)
-        places = ((admitted.pool, admitted.model), *((one.pool, one.model) for one in admitted.fallbacks))
-        persona = asked_for.persona
-        asked = Asked(
-            new_id(),
-            principal.user_id,
-            principal.key_id,
-            places,
-            body.parameters.max_tokens,
-            None if persona is None else persona.name,
-        )
-        try:
-            content = await self._sources.of(tenant_id, content_of(body, of_batch), wishes_of(body.sources))
-            estimate = await self._allowance.estimated(tenant_id, asked, content, said_before=place.tokens)
-            admission = await self._allowance.reserve(tenant_id, asked, estimate.reserved)
-        except (Refused, LimitExceeded):
-            known = None if key is None else await idempotency.find(self._database, key)
-            if known is None:
-                raise
-            return await self._publish_again(known, tenant_id)
+        with traces.span("admission"):
+            place = await self._place(principal, body)
+            try:
+                asked_for = await asked_as(self._personas, principal, body, place)
+                body = asked_for.body
+                admitted = admit(body, self._settings, principal.models, asked_for.fallbacks)
+            except (Refused, NoSuch):
+                # What is refused today may have been accepted before.
+                known = None if key is None else await idempotency.find(self._database, key)
+                if known is None:
+                    raise
+                return await self._publish_again(known, tenant_id)
+            places = ((admitted.pool, admitted.model), *((one.pool, one.model) for one in admitted.fallbacks))
+            persona = asked_for.persona
+            asked = Asked(
+                new_id(),
+                principal.user_id,
+                principal.key_id,
+                places,
+                body.parameters.max_tokens,
+                None if persona is None else persona.name,
+            )
+            try:
+                content = await self._sources.of(tenant_id, content_of(body, of_batch), wishes_of(body.sources))
+                estimate = await self._allowance.estimated(tenant_id, asked, content, said_before=place.tokens)
+                admission = await self._allowance.reserve(tenant_id, asked, estimate.reserved)
+            except (Refused, LimitExceeded):
+                known = None if key is None else await idempotency.find(self._database, key)
+                if known is None:
+                    raise
+                return await self._publish_again(known, tenant_id)
         prompt = partial(
             command_of,
             body,
@@ -146,7 +155,7 @@ class Submission:
             persona=persona,
             of_batch=of_batch,
         )
-        topic = topics.commands(admitted.pool)
+        topic, command_id = topics.commands(admitted.pool), new_id()
         try:
             async with self._reserved(asked.generation_id) as publishing:
                 lane = await self._lanes.choose(topic, tenant_id)
@@ -154,17 +163,20 @@ class Submission:
                 if key is None:
                     sealing = data_key if isinstance(data_key, Sealing) else await self._keys.add(data_key)
                     command = prompt(sealing=sealing)
-                    stored = Stored(topic, lane, _encoded(command, principal, traceparent))
+                    stored = Stored(topic, lane, _encoded(command, command_id, principal, traceparent))
                 else:
                     # In one transaction, so that who comes second leaves no data key behind.
                     async with self._database.tenant(tenant_id) as session:
                         within = self._keys.add_within
                         sealing = data_key if isinstance(data_key, Sealing) else await within(session, data_key)
                         command = prompt(sealing=sealing)
-                        stored = Stored(topic, lane, _encoded(command, principal, traceparent))
+                        stored = Stored(topic, lane, _encoded(command, command_id, principal, traceparent))
                         await idempotency.store(session, key, stored)
                 publishing.began = True
-                await self._bus.publish(topic, stored.command, key=str(tenant_id), partition=lane)
+                await self._publish(stored, tenant_id)
+            _accepted.labels(admitted.pool).inc()
+            about = {"generation_id": str(asked.generation_id), "correlation_id": str(command_id)}
+            logger.info("prompt accepted", extra={"action": "prompt_accepted", "pool": admitted.pool} | about)
         except StoredBefore as before:
             return await self._publish_again(before.stored, tenant_id)
         except KeyGone:
@@ -229,8 +241,12 @@ class Submission:
         standings = await self._allowance.reserve_again(tenant_id, envelope.data)
         async with self._reserved(envelope.data.generation_id) as publishing:
             publishing.began = True
-            await self._bus.publish(stored.topic, stored.command, key=str(tenant_id), partition=stored.partition)
+            await self._publish(stored, tenant_id)
         return Submitted(Accepted.of(envelope.data), standings)
+
+    async def _publish(self, stored: Stored, tenant_id: UUID) -> None:
+        with traces.span(f"publish {stored.topic}", kind=traces.Kind.PRODUCER):
+            await self._bus.publish(stored.topic, stored.command, key=str(tenant_id), partition=stored.partition)
 
     @asynccontextmanager
     async def _reserved(self, generation_id: UUID) -> AsyncIterator[_Publishing]:
@@ -254,14 +270,14 @@ class Submission:
             raise
 
 
-def _encoded(command: SubmitPrompt, principal: Principal, traceparent: str | None) -> bytes:
+def _encoded(command: SubmitPrompt, id: UUID, principal: Principal, traceparent: str | None) -> bytes:
     return encode(
         Envelope.first(
             command,
-            id=new_id(),
+            id=id,
             source=SOURCE,
             tenant_id=principal.tenant_id,
             actor=principal.actor,
-            traceparent=traceparent,
+            traceparent=traces.current() or traceparent,
         )
     )

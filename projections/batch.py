@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 from backplane.ports.bus import Message
 from backplane.ports.database import Database
-from projections import event_log, positions
+from projections import event_log, lag, positions, tracing
 from projections.catalog import PROJECTIONS
 from projections.event_log import Received
 from projections.writer import Writer
@@ -34,11 +35,14 @@ class Batch:
         ``passed`` are all messages that need not come again: those of ``received``, and those set aside. Applying
         anything a second time changes nothing. Returns how many were new. Raises DatabaseUnavailable.
         """
+        began = datetime.now(UTC)
         async with self._database.system() as session:
             await session.execute("SELECT pg_advisory_xact_lock_shared(:projecting)", projecting=PROJECTING)
             fresh = await event_log.append(session, received, READ_MODELS)
             await self._writer.apply(session, fresh)
             await positions.advance(session, positions.furthest(passed), READ_MODELS)
+        lag.taken_in(fresh)
+        tracing.folded(fresh, began)
         if fresh and self._recorded is not None:
             self._recorded({envelope.tenantid for envelope in fresh})
         return len(fresh)

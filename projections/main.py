@@ -13,11 +13,13 @@ from backplane.ports.freshness import Freshness
 from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
+from backplane.web.probes import serve_probes
 from backplane.wiring.services import projection_side
 from event_schemas.topics import PROJECTIONS, all_topics
 from projections.backoff import Backoff
 from projections.batch import Batch
 from projections.checkpoints import keep_signing
+from projections.lag import measure
 from projections.pruning import keep_pruning
 from projections.runner import BLOCK, MOST_MESSAGES, Runner
 from projections.settling import Settling
@@ -31,25 +33,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Keep the read models up with the bus until ``stop`` is set, and tell when that begins and when it halts."""
     async with projection_side(settings) as side:
         readiness = Readiness(postgres=side.database.ping, bus=side.bus.ping)
-        fresh = Freshness(side.bus, side.database, all_topics(list(settings.pools)))
+        topics = all_topics(list(settings.pools))
+        fresh = Freshness(side.bus, side.database, topics)
         settling = Settling(side.settlement, side.database, fresh, settings.limits.publish_s)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_serve_health(readiness, settings, stop))
+            tasks.create_task(serve_probes(readiness, settings, stop))
             if side.drop_old_messages is not None:
                 tasks.create_task(_drop_old_messages(side.drop_old_messages, stop))
             tasks.create_task(keep_signing(side.database, side.signing_key, settings.record, stop))
             if settings.record.keep_days is not None:
                 tasks.create_task(keep_pruning(side.database, side.signing_key, settings.record.keep_days, stop))
             tasks.create_task(settling.run(stop))
+            tasks.create_task(measure(side.bus, topics, stop))
             tasks.create_task(keep_up(side.bus, side.database, settings, stop, readiness, settling))
-
-
-async def _serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
-    if settings.health_port:
-        # The web framework takes a second to import, and only this needs it.
-        from backplane.web.server import serve_health
-
-        await serve_health(readiness, settings, stop)
 
 
 async def _drop_old_messages(drop: Callable[[], Awaitable[int]], stop: asyncio.Event) -> None:

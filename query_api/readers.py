@@ -27,6 +27,7 @@ from query_api.parsing import parsed
 from query_api.place import Place
 from query_api.record import PostgresRecord, Standing
 from query_api.service import QueryPorts
+from query_api.watching import Watch
 
 _BEGINS_SOON_S = 0.1
 
@@ -96,8 +97,8 @@ async def _follow(
         yield None
         place = await Place.of(begun.place, ports.room)
         async with aclosing(follower.steps(begun.frames, begun.live, place)) as steps:
-            async for step in steps:
-                yield await _with_json(ports, record, tenant_id, generation_id, step)
+            async for step in _told(ports, record, tenant_id, generation_id, steps):
+                yield step
 
 
 async def follow_submitted(ports: QueryPorts, tenant_id: UUID, generation_id: UUID) -> AsyncGenerator[Step, None]:
@@ -106,16 +107,19 @@ async def follow_submitted(ports: QueryPorts, tenant_id: UUID, generation_id: UU
     record = PostgresRecord(ports.database, ports.data_keys, tenant_id, generation_id)
     follower = Follower(record, ports.streams, tenant_id, generation_id, None, ports.pace)
     async with aclosing(follower.steps(known=())) as steps:
+        async for step in _told(ports, record, tenant_id, generation_id, steps):
+            yield step
+
+
+async def _told(
+    ports: QueryPorts, record: PostgresRecord, tenant_id: UUID, generation_id: UUID, steps: AsyncIterator[Step]
+) -> AsyncIterator[Step]:
+    with Watch(generation_id) as watch:
         async for step in steps:
-            yield await _with_json(ports, record, tenant_id, generation_id, step)
-
-
-async def _with_json(
-    ports: QueryPorts, record: PostgresRecord, tenant_id: UUID, generation_id: UUID, step: Step
-) -> Step:
-    if "json_span" not in step.detail:
-        return step
-    return await parsed(step, ports.streams, record, tenant_id, generation_id)
+            if "json_span" in step.detail:
+                step = await parsed(step, ports.streams, record, tenant_id, generation_id)
+            watch.told(step)
+            yield step
 
 
 @dataclass(frozen=True, slots=True)

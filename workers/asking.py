@@ -9,6 +9,7 @@ from uuid import UUID
 
 from backplane.ports.bus import Message
 from backplane.ports.token_stream import StreamUnavailable, StreamWriter
+from backplane.telemetry import logs
 from event_schemas.codec import AnyEnvelope, Poison, decode, encode
 from event_schemas.generation import SubmitPrompt
 from workers.billing import Billing
@@ -39,6 +40,14 @@ class Delivery:
         if not isinstance(envelope.data, SubmitPrompt):
             raise Poison(f"{envelope.type} is no prompt")
         return cls([message], envelope, envelope.data, Facts(envelope, envelope.data, worker, billing))
+
+    def say_whose(self) -> None:
+        """In what the current task logs."""
+        logs.concerns(
+            tenant_id=self.envelope.tenantid,
+            correlation_id=self.envelope.correlationid,
+            generation_id=self.prompt.generation_id,
+        )
 
 
 class Asking:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from dataclasses import replace
@@ -27,7 +26,7 @@ from workers.afterwards import Completed, afterwards
 from workers.checking import checked
 from workers.claims import WrappedKeys
 from workers.deltas import Deltas
-from workers.facts import Facts, Timing
+from workers.facts import Facts
 from workers.history import history_in_time
 from workers.inference.port import (
     BackendError,
@@ -45,6 +44,7 @@ from workers.inference.port import (
 )
 from workers.opening import open_prompt
 from workers.outcome import Broken, Repair, Stop, Unstarted
+from workers.pace import Pace
 from workers.ports import AttemptPorts
 from workers.publication import Publication
 from workers.scratchpad import Scratchpad
@@ -94,8 +94,7 @@ class Attempt:
         self._content: PromptContent | None = None
         self._window: int | None = None
         self._slid = self._forked = False
-        self._began = time.monotonic()
-        self._first_token: float | None = None
+        self._pace = Pace(prompt.pool, ports.upstream.pool.listed(prompt.model))
         self._deltas = Deltas()
         self._heard = 0
         self._counted = 0
@@ -177,11 +176,7 @@ class Attempt:
         if misfit is not None:
             return self._misfit(misfit, finished)
         self.ending = True
-        ended = time.monotonic()
-        timing = Timing(
-            first_token_ms=round(((self._first_token or ended) - self._began) * 1000),
-            duration_ms=round((ended - self._began) * 1000),
-        )
+        timing = self._pace.timing()
         assert self._key is not None and self._content is not None, "the prompt was opened before it was answered"  # noqa: PT018
         used, text = self._used(), self._deltas.answer.text
         answered = Completed(self._prompt, self._content, text, used, self._window, self._slid, self._forked)
@@ -337,8 +332,7 @@ class Attempt:
             self._tell_token(delta)
 
     def _tell_token(self, delta: Delta | Reasoning | ToolCallDelta) -> None:
-        if self._first_token is None:
-            self._first_token = time.monotonic()
+        self._pace.token()
         seq, piece = self._deltas.append(delta)
         self._show(Frame(Kind.TOKEN, self._attempt, seq, (piece,)))
 

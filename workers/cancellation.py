@@ -12,6 +12,7 @@ from backplane.ports.bus import BusError, Consumer, Message, Publisher
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
 from backplane.ports.token_stream import Signals, StreamUnavailable, StreamWriter
+from backplane.telemetry import logs
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import NewerVersion, Poison, decode, encode
 from event_schemas.generation import CancelGeneration, SubmitPrompt
@@ -72,7 +73,9 @@ class Cancellations:
                 raise Poison(f"{envelope.type} is no command for workers")
             wish = envelope.data
             facts = Facts(envelope, wish, self._worker, self._billing)
-            if not await self._cancel(facts, wish):
+            with logs.concerning(tenant_id=envelope.tenantid, correlation_id=envelope.correlationid):
+                done = await self._cancel(facts, wish)
+            if not done:
                 await self._consumer.nack(message, delay=_PAUSE_S)
                 return
         except Poison as poison:

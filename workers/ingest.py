@@ -11,6 +11,7 @@ from backplane.ports.bus import Mode
 from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
+from backplane.web.probes import serve_probes
 from backplane.wiring.services import worker_side
 from event_schemas import topics
 from workers.knowledge.chunk_store import ChunkStore
@@ -20,7 +21,6 @@ from workers.knowledge.ingestion import IngestionPorts
 from workers.knowledge.ingestions import Ingestions
 from workers.knowledge.retrieval import Retrieval
 from workers.knowledge.search_desk import SearchDesk
-from workers.main import serve_probes
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

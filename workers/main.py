@@ -17,6 +17,7 @@ from backplane.settings.pools import KEYED
 from backplane.settings.prices import PriceTable
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
+from backplane.web.probes import serve_probes
 from backplane.wiring.services import master_key, worker_side
 from event_schemas import topics
 from event_schemas.codec import encode
@@ -140,12 +141,3 @@ def _state_files(backend: Backend, folder: Path, most_bytes: int) -> StateFiles 
         return None
     backend.keep_states(files.plain)
     return files
-
-
-async def serve_probes(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
-    """Answer probes until ``stop`` is set, where the settings name a port for them."""
-    if settings.health_port:
-        # The web framework takes a second to import, and only this needs it.
-        from backplane.web.server import serve_health
-
-        await serve_health(readiness, settings, stop)

@@ -16,6 +16,17 @@ from workers.shape import Unfit
 logger = logging.getLogger(__name__)
 
 outcomes = Counter("parley_worker_attempts_total", "Attempts by how they ended", ["outcome"])
+_used = Counter(
+    "parley_worker_used_tokens_total",
+    "Tokens that attempts used which came to an end, by what the provider counted, else estimated",
+    ["pool", "model", "kind"],
+)
+
+
+def used(pool: str, model: str, usage: Usage) -> None:
+    """An attempt ended. ``model`` is a name in the settings."""
+    _used.labels(pool, model, "input").inc(usage.input_tokens)
+    _used.labels(pool, model, "output").inc(usage.output_tokens)
 
 
 class Stop(Enum):

@@ -15,6 +15,8 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import UUID
 
+from prometheus_client import Counter
+
 from backplane.ports import token_estimate
 from backplane.ports.alarm import Alarm
 from backplane.ports.key_room import Full, KeyState, RoomUnavailable
@@ -41,8 +43,13 @@ from workers.inference.port import (
 )
 from workers.keys import Keys, Permit
 from workers.shape import Unfit, shaped
+from workers.tracing import ProviderCall
 
 logger = logging.getLogger(__name__)
+
+_retries = Counter(
+    "parley_upstream_retries_total", "Requests asked again, which the provider did not begin to answer", ["reason"]
+)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
@@ -195,6 +202,7 @@ class Upstream:
                     pause_s = pause(tries)
                     if tries >= self.pool.tries or loop.time() + pause_s > give_up_at:
                         raise
+                _retries.labels(error.reason).inc()
                 logger.info("asking again", extra={"action": "asking_again", "reason": error.reason, "try": tries})
                 await asyncio.sleep(pause_s)
             permit = await self._another(tenant_id, tokens)
@@ -214,6 +222,7 @@ class Upstream:
     async def _ask(self, request: InferenceRequest, permit: Permit | None) -> AsyncGenerator[Item]:
         """One request. What it says of the pool counts for all that come after it."""
         self._breaker.begin(time.monotonic())
+        call, item = ProviderCall(self.pool.backend, request), None
         answered = False
         try:
             async with aclosing(self._ask_with(permit, request)) as items:
@@ -221,15 +230,19 @@ class Upstream:
                     if not answered:
                         answered = True
                         self._breaker.succeeded()
+                        call.answered()
                     yield item
-        except (RateLimited, KeyRefused, RequestRefused):
+        except (RateLimited, KeyRefused, RequestRefused) as error:
             self._breaker.succeeded()
+            call.failed(error)
             raise
-        except BackendUnavailable:
+        except BackendUnavailable as error:
             self._breaker.failed(time.monotonic())
+            call.failed(error)
             raise
         finally:
             self._breaker.given_up()
+            call.end(item)
 
     async def _ask_with(self, permit: Permit | None, request: InferenceRequest) -> AsyncGenerator[Item]:
         """One request. What its key learns from it is told to the others before anything else happens."""

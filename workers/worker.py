@@ -17,21 +17,21 @@ from backplane.settings import WorkerSettings
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, NewerVersion, Poison, decode, encode
 from event_schemas.generation import Terminal
-from workers import estimate
+from workers import estimate, tracing
 from workers.asking import Asking, Delivery
 from workers.attempt import Attempt
 from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Mine
 from workers.either import either
 from workers.held import Held
 from workers.insistence import insist
-from workers.outcome import Broken, Repair, Stop, Unstarted, outcomes
+from workers.outcome import Broken, Repair, Stop, Unstarted, outcomes, used
 from workers.ports import AttemptPorts
 from workers.publication import publish_event
 from workers.running import Run, Running
 from workers.terminal_frames import terminal_frame
 from workers.turns import Turns
 from workers.upstream import Leave
-from workers.waiting import Waiting
+from workers.waiting import Waiting, waited
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +156,7 @@ class Worker:
         self._room.set()
 
     async def _deliver(self, delivery: Delivery) -> None:
+        delivery.say_whose()
         tokens = estimate.tokens(delivery.prompt)
         pause_s, in_vain = _FIRST_PAUSE_S, False
         while True:
@@ -227,6 +228,8 @@ class Worker:
             answer = await self._answer(delivery)
             if isinstance(answer, Claimed):
                 unused, permit = permit, None
+                if answer.attempt == 1:
+                    waited(delivery.envelope, delivery.prompt)
                 return await self._attempt(delivery, answer, unused)
         finally:
             await self._ports.upstream.give_back(permit)
@@ -268,7 +271,10 @@ class Worker:
         """Claimed: its answer did not fit, and this is to be the next one."""
         generation_id, number = delivery.prompt.generation_id, claimed.attempt
         tenant_id = delivery.facts.tenant_id
-        result = await attempt.run()
+        model = self._ports.upstream.pool.listed(delivery.prompt.model)
+        with tracing.attempting(delivery.envelope, delivery.prompt, number) as span:
+            result = await attempt.run()
+            tracing.came_out(span, result)
         match result:
             case Stop():
                 if result is Stop.DRAINED:
@@ -291,6 +297,7 @@ class Worker:
                 return False
             case Repair():
                 outcomes.labels("unfit").inc()
+                used(delivery.prompt.pool, model, result.usage)
                 return await insist(lambda: self._asking.repair(delivery, result)) or False
         terminal = encode(result)
         if not await insist(lambda: self._claims.end(tenant_id, generation_id, number, terminal, *attempt.leads_to)):
@@ -298,6 +305,8 @@ class Worker:
         await attempt.tell(terminal)
         await self._told(tenant_id, result, *delivery.messages, by=attempt)
         outcomes.labels(result.type.split(".")[1]).inc()
+        assert isinstance(result.data, Terminal)
+        used(delivery.prompt.pool, model, result.data.usage)
         return True
 
     async def _hand_on(self, delivery: Delivery, claimed: Claimed, reason: str, output_tokens: int | None) -> bool:

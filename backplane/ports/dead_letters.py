@@ -6,11 +6,15 @@ done by the consumers, on top of the port.
 
 from __future__ import annotations
 
+from prometheus_client import Counter
+
 from backplane.ports.bus import Message, Publisher
 from event_schemas.topics import dead_letters
 
 OPERATORS = "operators"
 """The subscription of every dead-letter topic: what it has not acknowledged is what operators still have to see to."""
+
+_set_aside = Counter("parley_dead_letters_total", "Messages that this process set aside", ["topic"])
 
 
 async def dead_letter(publisher: Publisher, message: Message, reason: str) -> None:
@@ -30,3 +34,4 @@ async def dead_letter(publisher: Publisher, message: Message, reason: str) -> No
             "dead_letter_position": f"{message.position.ledger}:{message.position.entry}",
         },
     )
+    _set_aside.labels(message.topic).inc()

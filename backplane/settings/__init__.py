@@ -234,7 +234,7 @@ class Settings(BaseSettings):
     personas_dir: Path = Field(
         default=Path("personas"), description="persona files that `parley up` saves for its first tenant"
     )
-    host: str = Field(default="127.0.0.1", description="address the APIs listen on")
+    host: str = Field(default="127.0.0.1", description="address that services listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port the APIs listen on")
     cors_origins: tuple[str, ...] = Field(default=(), description="origins that browsers may call from")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -255,7 +255,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=65535,
-        description="port where workers and projections answer probes; 0: none",
+        description="port where workers, projections and the ingest service answer probes and tell metrics, on `host`;"
+        " 0: none. `parley up` gives it to the projections, and those after it to the workers and the ingest service",
     )
     read_your_writes_s: float = Field(
         default=2.0, gt=0, description="how long a read waits for projections to pass what was just published"

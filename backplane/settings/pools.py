@@ -229,7 +229,11 @@ class PoolSettings(BaseModel):
 
     def serves(self, model: str) -> bool:
         """Whether prompts may ask this pool for ``model``."""
-        return any(model == name or (name.endswith(_ANY) and model.startswith(name[:-1])) for name in self.model_names)
+        return any(_covers(name, model) for name in self.model_names)
+
+    def listed(self, model: str) -> str:
+        """The name among ``model_names`` that ``model`` is served by; `other` where they have none for it."""
+        return next((name for name in self.model_names if _covers(name, model)), "other")
 
     def name_at_backend(self, model: str) -> str:
         """What the backend calls ``model``."""
@@ -244,6 +248,10 @@ class PoolSettings(BaseModel):
     def default_model(self) -> str | None:
         """The first model that has a whole name."""
         return next((name for name in self.model_names if not name.endswith(_ANY)), None)
+
+
+def _covers(name: str, model: str) -> bool:
+    return model == name or (name.endswith(_ANY) and model.startswith(name[:-1]))
 
 
 def _names(models: tuple[str | dict[str, str], ...]) -> tuple[str, ...]:

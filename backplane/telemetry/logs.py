@@ -6,8 +6,14 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
+
+from backplane.telemetry import traces
 
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -27,8 +33,28 @@ def without_keys(text: str) -> str:
     return text
 
 
+_concerned: ContextVar[Mapping[str, str]] = ContextVar("concerned", default=MappingProxyType({}))
+
+
+def concerns(**ids: object) -> None:
+    """What this task logs from now on, and what tasks do that it starts, concerns these: fields of each line."""
+    _concerned.set({**_concerned.get(), **{name: str(id) for name, id in ids.items()}})
+
+
+@contextmanager
+def concerning(**ids: object) -> Iterator[None]:
+    """As ``concerns``, while this is open."""
+    before = _concerned.set(_concerned.get())
+    concerns(**ids)
+    try:
+        yield
+    finally:
+        _concerned.reset(before)
+
+
 class JsonLines(logging.Formatter):
-    """Fields given as ``extra`` become fields of the line; ``action`` names what happened, in snake case."""
+    """Fields given as ``extra`` become fields of the line, beside those that ``concerns`` and the trace have;
+    ``action`` names what happened, in snake case."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -41,7 +67,10 @@ class JsonLines(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
+            **_concerned.get(),
         }
+        if (traceparent := traces.current()) is not None:
+            line["trace_id"] = traceparent.split("-")[1]
         line |= {name: value for name, value in record.__dict__.items() if name not in _OWN}
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from prometheus_client import Gauge
+
 from backplane.telemetry import status
+
+_blocked = Gauge("parley_blocked", "1 while this keeps the process from its work; what it is tells /readyz", ["what"])
 
 Check = Callable[[], Awaitable[None]]
 
@@ -21,10 +25,12 @@ class Readiness:
         """Not ready from now on, because of ``reason``. Whoever started the process is told, once a reason."""
         if self._blocks.get(name) != reason:
             self._blocks[name] = reason
+            _blocked.labels(name).set(1)
             status.blocked(name, reason)
 
     def unblock(self, name: str) -> None:
-        self._blocks.pop(name, None)
+        if self._blocks.pop(name, None) is not None:
+            _blocked.labels(name).set(0)
 
     async def reasons(self, deadline_s: float = 2.0) -> dict[str, str]:
         """Name → reason; empty when ready. A check that takes over ``deadline_s`` seconds is a reason."""

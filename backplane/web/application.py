@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backplane.ports.identifiers import new_id
 from backplane.security.authenticator import Authenticator
 from backplane.settings import Settings
+from backplane.telemetry import logs, traces
 from backplane.telemetry.readiness import Readiness
 from backplane.web import authentication, problems
 
@@ -25,10 +27,17 @@ _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 
 _DOCUMENTS = re.compile(r"^/v1/collections/[^/]+/documents$")
 _BATCHES = re.compile(r"^/v1/batches$")
+_PROBES = frozenset(("/healthz", "/readyz", "/metrics"))
 _FORM_BYTES = 16 * 1024
 """What a form has around the file in it."""
 
 _requests = Counter("parley_http_requests_total", "HTTP requests", ["method", "route", "status"])
+_response_time = Histogram(
+    "parley_http_response_seconds",
+    "From an HTTP request to where its response begins",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 
 
 def make_application(
@@ -143,7 +152,10 @@ def health_router(readiness: Readiness) -> APIRouter:
 
 
 class _Envelope:
-    """Outermost: gives the request its id, bounds its body, counts it. ``larger``: of paths that stream theirs."""
+    """Outermost: gives the request its id and its span, bounds its body, counts it.
+
+    ``larger``: of paths that stream theirs.
+    """
 
     def __init__(self, app: ASGIApp, body_bytes: int, larger: Sequence[tuple[re.Pattern[str], int]]) -> None:
         self._app = app
@@ -153,9 +165,19 @@ class _Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if scope["path"] in _PROBES:
+            return await self._serve(scope, receive, send, traces.NO_SPAN)
+        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        about = {"http.request.method": scope["method"]}
+        with traces.span(scope["method"], about, kind=traces.Kind.SERVER, parent=parent) as span:
+            return await self._serve(scope, receive, send, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: traces.Span) -> None:
+        began = time.monotonic()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         scope.setdefault("state", {})["request_id"] = given if _REQUEST_ID.match(given) else str(new_id())
+        logs.concerns(request_id=scope["state"]["request_id"])
         received = 0
         most = next((size for path, size in self._larger if path.match(scope["path"])), self._body_bytes)
 
@@ -172,6 +194,11 @@ class _Envelope:
                 MutableHeaders(scope=message)["X-Request-ID"] = scope["state"]["request_id"]
                 route = getattr(scope.get("route"), "path", "unmatched")
                 _requests.labels(scope["method"], route, message["status"]).inc()
+                _response_time.labels(scope["method"], route).observe(time.monotonic() - began)
+                span.rename(f"{scope['method']} {route}")
+                span.note({"http.route": route, "http.response.status_code": message["status"]})
+                if message["status"] >= 500:
+                    span.fail(str(message["status"]))
             await send(message)
 
         declared = headers.get(b"content-length", b"0")

@@ -10,6 +10,7 @@ from backplane.security import secret_token
 from backplane.security.authenticator import Authenticator, NotAccepted
 from backplane.security.permissions import Permission
 from backplane.security.principal import Principal
+from backplane.telemetry import logs
 from backplane.web.problems import Problem
 
 CSRF_HEADER = "X-CSRF-Token"
@@ -45,6 +46,7 @@ class requires:
 
     async def __call__(self, request: HTTPConnection) -> Principal:
         request.state.principal = found = await self.caller(request)
+        logs.concerns(tenant_id=found.tenant_id)
         if not found.may(self.permission):
             detail = f"The role {found.role!r} may not do this; it takes the permission {self.permission!r}."
             raise Problem(403, "forbidden", "Forbidden", detail, role=found.role, permission=self.permission)

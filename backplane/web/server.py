@@ -33,13 +33,10 @@ async def serve_application(app: FastAPI, settings: Settings, stop: asyncio.Even
 
 
 async def serve_health(readiness: Readiness, settings: Settings, stop: asyncio.Event) -> None:
-    """Answer probes on ``settings.health_port`` until ``stop`` is set, for services without other HTTP.
-
-    Raises PortTaken.
-    """
+    """Answer probes on ``settings.host:settings.health_port`` until ``stop`` is set. Raises PortTaken."""
     app = FastAPI(openapi_url=None)
     app.include_router(health_router(readiness))
-    await _serve(app, settings.host, settings.health_port, stop, lambda address: None)
+    await _serve(app, settings.host, settings.health_port, stop, lambda address: None, setting="PARLEY_HEALTH_PORT")
 
 
 async def _serve(
@@ -49,6 +46,7 @@ async def _serve(
     stop: asyncio.Event,
     listens: Callable[[str], None],
     frame_bytes: int = 1024,
+    setting: str = "PARLEY_PORT",
 ) -> None:
     config = uvicorn.Config(
         app,
@@ -64,7 +62,7 @@ async def _serve(
         timeout_graceful_shutdown=_DRAIN_S,
         timeout_keep_alive=30,
     )
-    listening = _listen(host, port)
+    listening = _listen(host, port, setting)
     AppStatus.should_exit = False
     server = _Server(config, listens)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -79,7 +77,7 @@ async def _serve(
         listening.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -88,7 +86,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PortTaken(
-            f"cannot listen on {host}:{port} ({error.strerror}); set PARLEY_PORT to a free port, or stop what uses it"
+            f"cannot listen on {host}:{port} ({error.strerror}); set {setting} to a free port, or stop what uses it"
         ) from None
     listening.setblocking(False)
     return listening

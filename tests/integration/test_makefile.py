@@ -20,6 +20,7 @@ TARGETS = [
         "test-llama-cpp-python",
         "test-transformers",
         "test-pulsar",
+        "test-observability",
         "chaos",
         "check",
         "k8s",

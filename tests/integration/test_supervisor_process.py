@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.failures import EX_CONFIG
+
 DEADLINE_S = 30.0
 
 HEAD = """
@@ -116,3 +118,30 @@ async def test_a_wrong_setting_ends_it_before_it_begins(tmp_path: Path) -> None:
     returned, out, _ = await end(process)
     assert returned == 78
     assert "PARLEY_PORT" in json.loads(out)["failed"]
+
+
+async def test_a_collector_without_what_sends_to_it_is_a_mistake_that_names_the_extra(tmp_path: Path) -> None:
+    without = "\nsys.modules['opentelemetry.sdk'] = None\n"
+    process = await start(without + WAITING, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+    assert process.returncode == EX_CONFIG
+    [failed] = [json.loads(line)["failed"] for line in out.splitlines()]
+    assert "pip install 'parley[otel]'" in failed
+
+
+async def test_a_collector_that_is_away_keeps_no_service_from_its_end(tmp_path: Path) -> None:
+    traced = """
+from backplane.telemetry import traces
+
+async def serve(settings, stop):
+    with traces.span("request", kind=traces.Kind.SERVER):
+        assert traces.current() is not None
+    status.ready("here")
+    await stop.wait()
+    print("stopped in order", flush=True)
+"""
+    process = await start(traced, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    await ready(process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+    assert (process.returncode, out) == (0, b"stopped in order\n")

@@ -9,6 +9,7 @@ from backplane.ports.bus import BusError, Consumer, Message
 from backplane.ports.database import DatabaseUnavailable
 from backplane.ports.dead_letters import dead_letter
 from backplane.ports.key_wrapping import WrappingUnavailable
+from backplane.telemetry import logs
 from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import NewerVersion, Poison, decode
 from event_schemas.knowledge import IngestDocument
@@ -45,7 +46,8 @@ class Ingestions:
             command = decode(message.payload)
             if not isinstance(command.data, IngestDocument):
                 raise Poison(f"{command.type} is no command for the ingest service")
-            await Ingestion(self._ports, command, self._worker).run()
+            with logs.concerning(tenant_id=command.tenantid, correlation_id=command.correlationid):
+                await Ingestion(self._ports, command, self._worker).run()
         except (Poison, GaveUp) as poison:
             try:
                 await dead_letter(self._ports.publisher, message, str(poison))

@@ -78,7 +78,9 @@ def let_through(path: Path, uid: int | None) -> None:
     for parent in path.resolve().parents:
         status = parent.stat()
         if status.st_uid != uid and not status.st_mode & stat.S_IXOTH:
-            logger.warning("letting the account %s pass through %s", ACCOUNT, parent)
+            logger.warning(
+                "letting the account %s pass through %s", ACCOUNT, parent, extra={"action": "account_let_through"}
+            )
             parent.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXGRP | stat.S_IXOTH)
 
 

@@ -16,6 +16,7 @@ from backplane.adapters.postgres_bus.shared import SharedConsumer
 from backplane.adapters.postgres_bus.topics import Topics
 from backplane.adapters.postgres_bus.wakeups import Wakeups
 from backplane.ports.bus import BusError, Consumer, Message, Mode, Position, Start
+from backplane.telemetry.publish_time import publish_time
 
 _READ = """
 SELECT m.partition, m.entry, m.key, m.payload, m.properties FROM bus.messages m
@@ -68,7 +69,8 @@ class PostgresBus:
         properties: Mapping[str, str] | None = None,
     ) -> Position:
         """As the port says. Raises also ValueError where the topic has no such partition."""
-        return await self._publishing.publish(topic, payload, key=key, partition=partition, properties=properties)
+        with publish_time.labels(topic).time():
+            return await self._publishing.publish(topic, payload, key=key, partition=partition, properties=properties)
 
     async def backlog(self, topic: str, subscription: str) -> list[int]:
         found = await self._topics.get(topic)

@@ -21,6 +21,7 @@ from backplane.adapters.pulsar_bus.partition import Subscription, message_of
 from backplane.adapters.pulsar_bus.publishing import Publishing
 from backplane.adapters.pulsar_bus.shared import SharedConsumer
 from backplane.ports.bus import BusUnavailable, Consumer, Message, Mode, Position, Start, UnknownTopic
+from backplane.telemetry.publish_time import publish_time
 from event_schemas.topics import EVENTS
 
 _READ_QUEUE = 500
@@ -65,7 +66,8 @@ class PulsarBus:
         properties: Mapping[str, str] | None = None,
     ) -> Position:
         """As the port says. Raises also ValueError where the topic has no such partition."""
-        return await self._publishing.publish(topic, payload, key=key, partition=partition, properties=properties)
+        with publish_time.labels(topic).time():
+            return await self._publishing.publish(topic, payload, key=key, partition=partition, properties=properties)
 
     async def allow(self, role: str) -> None:
         """Let whoever the broker knows as ``role`` publish and subscribe. Raises BusUnavailable, BusRefused."""

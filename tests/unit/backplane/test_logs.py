@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
 import pytest
 
 from backplane.security.api_key import ApiKey
+from backplane.telemetry import logs
 from backplane.telemetry.logs import JsonLines
 
 KEY = ApiKey("0123456789abcdef", "0123456789abcdef" * 4)
@@ -46,3 +48,27 @@ def test_a_trace_has_none_either() -> None:
 def test_what_is_no_key_stays() -> None:
     record = logging.makeLogRecord({"msg": 'monkey=1&keys=2 "a\\b" /chat/ a/history'})
     assert json.loads(JsonLines("api").format(record))["message"] == 'monkey=1&keys=2 "a\\b" /chat/ a/history'
+
+
+def _line() -> dict[str, object]:
+    found: dict[str, object] = json.loads(JsonLines("api").format(logging.makeLogRecord({"msg": "done"})))
+    return found
+
+
+async def test_lines_say_whom_they_concern_in_their_task_alone() -> None:
+    async def work(tenant: str) -> dict[str, object]:
+        logs.concerns(tenant_id=tenant)
+        await asyncio.sleep(0)
+        return _line()
+
+    first, second = await asyncio.gather(work("a"), work("b"))
+    assert (first["tenant_id"], second["tenant_id"]) == ("a", "b")
+    assert "tenant_id" not in _line()
+
+
+def test_what_is_over_concerns_nobody_any_more() -> None:
+    with logs.concerning(tenant_id="a"):
+        with logs.concerning(correlation_id="c"):
+            assert (_line()["tenant_id"], _line()["correlation_id"]) == ("a", "c")
+        assert "correlation_id" not in _line()
+    assert "tenant_id" not in _line()

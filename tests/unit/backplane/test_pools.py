@@ -29,6 +29,7 @@ def test_a_model_may_have_another_name_at_the_backend_or_stand_for_many() -> Non
         True,
         False,
     ]
+    assert [made.listed(name) for name in ("fast", "gpt-4.1-nano", "gpt-4o-mini")] == ["fast", "gpt-4.1*", "other"]
     assert made.default_model == "gpt-4o"
     assert PoolSettings.model_validate(json.loads(made.model_dump_json())) == made
 
