@@ -190,15 +190,20 @@ bench-doors: $(INSTALLED) ## what OpenAI's door costs, beside LiteLLM's proxy an
 bench-keys: $(INSTALLED) ## what a pool uses of its keys' limits while its provider fails, for docs/benchmarks.md
 	@$(VENV)/bin/python -m benches.key_pool $(ARGS)
 
-.PHONY: docs
-docs: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it (needs npm)
+.PHONY: schemas
+schemas: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it (needs npm)
 	@$(VENV)/bin/parley schemas
 	@$(VENV)/bin/python -m event_schemas.asyncapi > docs/asyncapi/asyncapi.json
-	@command -v npm >/dev/null || { echo "make docs needs npm (Node.js 20 or newer)" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "make schemas needs npm (Node.js 20 or newer)" >&2; exit 1; }
 	@cd docs/asyncapi && npm ci --silent --no-fund --no-audit && npm run --silent check
+
+.PHONY: docs
+docs: $(INSTALLED) ## build the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "site/index.html is the first page; to read it: $(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory site"
 
 .PHONY: clean
 clean: ## remove the environment and caches; the data folder stays
 	rm -rf $(VENV) $(VENV).log $(UV_HOME) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-	  .helm docs/asyncapi/node_modules $(CLIENTS)/node/node_modules $(CLIENTS)/*/.venv
+	  .helm docs/asyncapi/node_modules $(CLIENTS)/node/node_modules $(CLIENTS)/*/.venv site
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

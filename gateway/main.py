@@ -11,8 +11,10 @@ from fastapi.responses import RedirectResponse
 
 import command_api.main
 import query_api.main
+from backplane.security.authenticator import Authenticator
 from backplane.security.public_transport import PublicTransport
 from backplane.settings import Settings
+from backplane.telemetry.readiness import Readiness
 from backplane.web.application import make_application
 from backplane.web.server import serve_application
 from backplane.wiring.services import command_side, query_side
@@ -30,6 +32,19 @@ async def index() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
+def application(settings: Settings, authenticator: Authenticator, readiness: Readiness) -> FastAPI:
+    """Every route, without what stands behind them: ``serve`` adds that."""
+    open_doors = doors.of(settings.doors)
+    return make_application(
+        "Parley",
+        settings,
+        authenticator,
+        readiness,
+        [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS, *(one.router for one in open_doors)],
+        [shape for one in open_doors for shape in one.shapes],
+    )
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the command API, the query API and the other doors until ``stop`` is set."""
     async with (
@@ -37,15 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         query_side(settings) as queries,
         command_api.main.running(commands, settings) as command_ports,
     ):
-        open_doors = doors.of(settings.doors)
-        app = make_application(
-            "Parley",
-            settings,
-            commands.authenticator,
-            commands.readiness,
-            [front, *command_api.main.ROUTERS, *query_api.main.ROUTERS, *(one.router for one in open_doors)],
-            [shape for one in open_doors for shape in one.shapes],
-        )
+        app = application(settings, commands.authenticator, commands.readiness)
         app.state.gateway = GatewayPorts(settings)
         app.state.command = command_ports
         app.state.query = query_api.main.ports(queries, settings)

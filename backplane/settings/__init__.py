@@ -23,6 +23,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from backplane.settings.bus import BusSettings as BusSettings
+from backplane.settings.bus import PulsarSettings as PulsarSettings
 from backplane.settings.doors import DoorSettings
 from backplane.settings.earlier_names import EarlierNames
 from backplane.settings.knowledge import KnowledgeSettings
@@ -48,11 +50,19 @@ class _Section(BaseModel):
 class RoleUrls(_Section):
     """One URL for each database role; where a role has none, ``postgres.url`` with a password made by `parley up`."""
 
-    command_api: SecretStr | None = None
-    query_api: SecretStr | None = None
-    worker: SecretStr | None = None
-    projections: SecretStr | None = None
-    relay: SecretStr | None = None
+    command_api: SecretStr | None = Field(
+        default=None, description="`postgresql://parley_command_api:…`: the command API"
+    )
+    query_api: SecretStr | None = Field(default=None, description="`postgresql://parley_query_api:…`: the query API")
+    worker: SecretStr | None = Field(
+        default=None, description="`postgresql://parley_worker:…`: the workers and the ingest service"
+    )
+    projections: SecretStr | None = Field(
+        default=None, description="`postgresql://parley_projections:…`: the projections"
+    )
+    relay: SecretStr | None = Field(
+        default=None, description="`postgresql://parley_relay:…`: the relay, which publishes the outbox"
+    )
 
 
 class PostgresSettings(_Section):
@@ -68,26 +78,6 @@ class RedisSettings(_Section):
     url: SecretStr | None = Field(
         default=None, description="`redis://…`, `rediss://…` or `unix://…`; none: the embedded Valkey"
     )
-
-
-class PulsarSettings(_Section):
-    """Apache Pulsar. Parley's namespace in it is its own: `parley pulsar setup` sets that namespace's policies."""
-
-    url: str | None = Field(
-        default=None, description="`pulsar://…` or `pulsar+ssl://…`; none: the bus is kept in Postgres"
-    )
-    admin_url: str = Field(default="http://127.0.0.1:8080", description="the broker's admin REST API")
-    tenant: str = Field(default="parley", pattern=r"^[\w.-]+$", description="Pulsar tenant")
-    namespace: str = Field(default="main", pattern=r"^[\w.-]+$", description="namespace in that tenant")
-    token: SecretStr | None = Field(default=None, description="JSON web token that the broker knows a role by")
-    ca_file: Path | None = Field(default=None, description="PEM file of who signed the broker's certificate")
-
-
-class BusSettings(_Section):
-    pulsar: PulsarSettings = PulsarSettings()
-    partitions: int = Field(default=8, ge=1, le=128, description="partitions of a topic when it is made")
-    lease_s: float = Field(default=10.0, gt=0, description="seconds of silence until a consumer counts as dead")
-    retention_hours: int = Field(default=24, ge=1, description="how long what everybody has read is kept")
 
 
 class WorkerSettings(_Section):
@@ -237,7 +227,9 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address that services listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port the APIs listen on")
     cors_origins: tuple[str, ...] = Field(default=(), description="origins that browsers may call from")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="from which level on lines are logged; only DEBUG may show content"
+    )
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
     bus: BusSettings = BusSettings()

@@ -47,7 +47,7 @@ class PoolSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backend: BackendName
+    backend: BackendName = Field(description="the engine or the provider's protocol that runs its prompts")
     models: tuple[str | dict[str, str], ...] = Field(
         default=(),
         description="names that prompts may ask for; the first is the default; `gpt-*` stands for all that begin so,"
@@ -76,7 +76,9 @@ class PoolSettings(BaseModel):
     memory_limit: ByteSize | None = Field(
         default=None, ge=1, description="of these models together, such as 8GiB; none: what was loaded stays loaded"
     )
-    license_notice: str | None = None
+    license_notice: str | None = Field(
+        default=None, description="shown once, at the first start; none: the packaged model's own"
+    )
     gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, description="GPUs that the local engine may use, numbered as by nvidia-smi; none: all there are"
     )

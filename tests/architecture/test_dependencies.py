@@ -20,6 +20,7 @@ PACKAGES = (
     "gateway",
     "cli",
     "benches",
+    "handbook",
 )
 SERVERS_DRIVERS_AND_FRAMEWORKS = {"alembic", "asyncpg", "fastapi", "redis", "sqlalchemy", "starlette", "uvicorn"}
 ENGINES_AND_SDKS = {

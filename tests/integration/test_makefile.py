@@ -31,6 +31,7 @@ TARGETS = [
         "bench-engine",
         "bench-doors",
         "bench-keys",
+        "schemas",
         "docs",
         "clean",
         "help",
