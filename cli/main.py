@@ -174,6 +174,17 @@ def make_secrets(
 
 
 @app.command(rich_help_panel=_OPERATIONS)
+def recover() -> None:
+    """After Postgres was restored or the bus was lost: put what was accepted and has not ended on its way again.
+
+    Needs running projections. Repeatable; what runs or has ended is not run twice.
+    """
+    from cli import command, recovering
+
+    command.run(recovering.run)
+
+
+@app.command(rich_help_panel=_OPERATIONS)
 def schemas(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if files and code disagree.")] = False,
 ) -> None:

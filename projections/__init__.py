@@ -10,6 +10,7 @@ lifecycle      how far a generation has come, whatever order its facts are seen 
 state          rows in memory, and folding envelopes into them
 writer         loads rows, folds a batch, writes back
 positions      how far we have come on each partition of the bus
+continuity     reads again what a restored Postgres no longer has; notices a bus that begins anew
 rebuild        replays the record into fresh tables; swaps them in, or compares them (comparison)
 checkpoints    signs the record's heads; pruning deletes its oldest lines, and signs where it then begins
 verify         walks the record's hash chain

@@ -8,20 +8,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from backplane.ports.bus import Bus, BusError, Consumer, Mode
-from backplane.ports.database import Database
+from backplane.ports.database import Database, DatabaseUnavailable
 from backplane.ports.freshness import Freshness
 from backplane.settings import Settings
 from backplane.telemetry import status
 from backplane.telemetry.readiness import Readiness
 from backplane.web.probes import serve_probes
 from backplane.wiring.services import projection_side
+from event_schemas.codec import NewerVersion
 from event_schemas.topics import PROJECTIONS, all_topics
 from projections.backoff import Backoff
 from projections.batch import Batch
 from projections.checkpoints import keep_signing
+from projections.continuity import Continuity
 from projections.lag import measure
 from projections.pruning import keep_pruning
-from projections.runner import BLOCK, MOST_MESSAGES, Runner
+from projections.runner import BLOCK, MOST_MESSAGES, Runner, SetBack
 from projections.settling import Settling
 
 logger = logging.getLogger(__name__)
@@ -68,17 +70,19 @@ async def keep_up(
 ) -> None:
     """Keep the read models up with the bus until ``stop`` is set, and wake ``settling`` as they move on.
 
-    Outages of the bus and of Postgres are waited out, with a reason in ``readiness``. When an envelope of a newer
-    release is met, nothing more is read: another process may have the partitions, and this one waits, not ready, until
-    it is stopped.
+    What Postgres no longer has, since it was restored, is read again first. Outages of the bus and of Postgres are
+    waited out, with a reason in ``readiness``. When an envelope of a newer release is met, nothing more is read:
+    another process may have the partitions, and this one waits, not ready, until it is stopped.
     """
     topics = all_topics(list(settings.pools))
     batch = Batch(database, None if settling is None else settling.wake)
+    continuity = Continuity(bus, database, batch)
     backoff = Backoff(stop)
     readiness.block(BLOCK, "have not joined their subscription yet")
     while not stop.is_set():
         consumer: Consumer | None = None
         try:
+            await continuity.mend(topics)
             consumer = await bus.subscribe(topics, PROJECTIONS, Mode.FAILOVER, prefetch=MOST_MESSAGES)
             readiness.unblock(BLOCK)
             if settling is None:
@@ -87,12 +91,24 @@ async def keep_up(
                 # Nothing can be admitted before, and rebuilding them takes projections that run.
                 settling.on_counting(status.ready)
             backoff = Backoff(stop)
-            await Runner(consumer, bus, batch, readiness, stop).run()
+            await Runner(consumer, bus, batch, continuity, readiness, stop).run()
+        except SetBack as error:
+            logger.warning("%s", error, extra={"action": "projections_set_back"})
+            continue
         except BusError as error:
             readiness.block(BLOCK, f"cannot read the bus: {error}")
             logger.warning("cannot read the bus: %s", error, extra={"action": "projections_lost_bus"})
             await backoff.pause()
             continue
+        except DatabaseUnavailable as error:
+            readiness.block(BLOCK, f"waiting: {error}")
+            logger.warning("projections wait: %s", error, extra={"action": "projections_wait"})
+            await backoff.pause()
+            continue
+        except NewerVersion as error:
+            # Met while reading again; it is left to a newer release like any other.
+            readiness.block(BLOCK, str(error))
+            logger.error("stopped reading: %s", error, extra={"action": "newer_version_met"})
         finally:
             if consumer is not None:
                 await _leave(consumer)

@@ -46,14 +46,28 @@ async def advance(session: Session, places: dict[tuple[str, int], Position], sch
     )
 
 
+async def set_back(session: Session, place: tuple[str, int], position: Position, schema: str) -> None:
+    """Go on from ``position``, which may be before where we are, within the transaction of ``session``."""
+    await session.execute(
+        f"""UPDATE {schema}.positions SET ledger = :ledger, entry = :entry
+            WHERE topic = :topic AND partition = :partition""",  # noqa: S608
+        topic=place[0],
+        partition=place[1],
+        ledger=position.ledger,
+        entry=position.entry,
+    )
+
+
 async def reached(session: Session, schema: str) -> Reached:
     """How far they have come by now."""
     # Heads first: they may move on before the places are read.
     heads = await session.all(f"SELECT tenant_id, sequence FROM {schema}.tenant_heads ORDER BY tenant_id")  # noqa: S608
+    return Reached({row["tenant_id"]: row["sequence"] for row in heads}, await stored(session, schema))
+
+
+async def stored(session: Session, schema: str) -> dict[tuple[str, int], Position]:
+    """The last position of each (topic, partition)."""
     places = await session.all(
         f"SELECT topic, partition, ledger, entry FROM {schema}.positions ORDER BY topic, partition"  # noqa: S608
     )
-    return Reached(
-        {row["tenant_id"]: row["sequence"] for row in heads},
-        {(row["topic"], row["partition"]): Position(row["ledger"], row["entry"]) for row in places},
-    )
+    return {(row["topic"], row["partition"]): Position(row["ledger"], row["entry"]) for row in places}

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from backplane.ports.bus import BusError, Consumer, Message, Position, Publisher
 from backplane.ports.database import DatabaseUnavailable
@@ -34,6 +35,20 @@ events. What comes after a silence is not held up."""
 _Place = tuple[str, int, Position]
 
 
+class SetBack(Exception):
+    """Postgres has not what was acknowledged before the messages at hand: first that is to be read again."""
+
+
+class Watch(Protocol):
+    """See ``projections.continuity``."""
+
+    async def require(self, messages: Sequence[Message]) -> None:
+        """Raises SetBack where something before ``messages`` is missing, DatabaseUnavailable, BusError."""
+
+    def passed(self, messages: Sequence[Message]) -> None:
+        """``messages`` are committed."""
+
+
 class Stopped(Exception):
     """We were asked to stop while something was tried again and again. What it was is not acked and comes back."""
 
@@ -52,18 +67,25 @@ class Runner:
     """Reads one consumer until it is asked to stop, or meets what only a newer release can read."""
 
     def __init__(
-        self, consumer: Consumer, publisher: Publisher, batch: Batch, readiness: Readiness, stop: asyncio.Event
+        self,
+        consumer: Consumer,
+        publisher: Publisher,
+        batch: Batch,
+        watch: Watch,
+        readiness: Readiness,
+        stop: asyncio.Event,
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
         self._batch = batch
+        self._watch = watch
         self._readiness = readiness
         self._stop = stop
 
     async def run(self) -> None:
         """Return when asked to stop, or when a newer version was met; the consumer is then to be closed.
 
-        Raises BusError where the consumer cannot go on.
+        Raises BusError where the consumer cannot go on, and SetBack.
         """
         loop = asyncio.get_running_loop()
         stopping = asyncio.ensure_future(self._stop.wait())
@@ -91,7 +113,7 @@ class Runner:
         """Apply, set aside and ack ``messages``; False where one of them is of a newer version.
 
         What comes before that one is applied and acked, the rest is left to a newer release.
-        Raises Stopped.
+        Raises Stopped, SetBack.
         """
         aside: set[_Place] = set()
         for slice_ in slices(messages):
@@ -116,6 +138,8 @@ class Runner:
             except (DatabaseUnavailable, BusError) as error:
                 self._readiness.block(BLOCK, f"waiting: {error}")
                 logger.warning("projections wait: %s", error, extra={"action": "projections_wait"})
+            except SetBack:
+                raise
             except Exception as error:
                 if len(messages) > 1:
                     # One by one, what comes before the culprit gets through, and the culprit is named.
@@ -154,7 +178,9 @@ class Runner:
                 aside.add(place)
                 logger.error("set aside: %s", reason, extra={"action": "dead_lettered"} | _place(message))
         if sorted_.passed:
+            await self._watch.require(sorted_.passed)
             await self._batch.apply(sorted_.received, sorted_.passed)
+            self._watch.passed(sorted_.passed)
             await self._consumer.ack(*sorted_.passed)
 
     def _say_stuck(self, message: Message, error: Exception) -> None:

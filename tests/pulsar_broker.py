@@ -21,6 +21,7 @@ TENANT, NAMESPACE = "parley", "main"
 
 class PulsarBroker:
     def __init__(self, folder: Path, admin_token: str | None = None, **settings: str) -> None:
+        self.folder = folder
         self._headers = {} if admin_token is None else {"Authorization": f"Bearer {admin_token}"}
         port, admin_port, bookie_port = lasting_ports(3)
         self.embedded = EmbeddedPulsar(folder, port, admin_port, bookie_port, **settings)

@@ -133,6 +133,13 @@ class Subscriber(Protocol):
         Raises: UnknownTopic, BusUnavailable.
         """
 
+    async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
+        """Up to where a Failover subscription has acknowledged each partition, by index, without a gap; None where that
+        is nothing, or nothing that is kept. May be a moment old, and is never ahead.
+
+        Raises: UnknownTopic, BusUnavailable.
+        """
+
     async def subscribe(
         self, topics: Sequence[str], subscription: str, mode: Mode, *, prefetch: int, start: Start = Start.EARLIEST
     ) -> Consumer:

@@ -6,39 +6,26 @@ import asyncio
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import OctKey
 
 from backplane.adapters.pulsar_bus import PulsarBus
 from backplane.ports.bus import BusRefused, Mode, UnknownTopic
 from backplane.settings import BusSettings
-from cli import secret_files
 from event_schemas import topics
 from projections.catalog import PROJECTIONS
 from tests.chaos.world import in_mid_answer, not_ready, try_later, works
 from tests.e2e.client import Answer, Client, eventually
 from tests.e2e.running import Up, free_port
-from tests.pulsar_broker import PulsarBroker, pulsar_broker
+from tests.pulsar_broker import PulsarBroker
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.timeout(300)]
 
 TOKENS = [f"word{place} " for place in range(300)]
 SLOW = {"tokens": TOKENS, "delay_s": 0.1}
 BRIEF = {"tokens": TOKENS[:60], "delay_s": 0.1}
-TEMPORARY, CONFIGURATION, FAILED = 75, 78, 1
-
-
-@dataclass(frozen=True)
-class Guarded:
-    broker: PulsarBroker
-    admin: str
-    services: str
-    nobody: str
-    """Tokens: of its administrator, of the services' role, and of a role without any permission."""
+TEMPORARY, CONFIGURATION = 75, 78
 
 
 @pytest.fixture(scope="session")
@@ -174,78 +161,6 @@ def test_setting_up_is_repeatable_and_says_what_is_there(tmp_path: Path, shared_
 def test_setting_up_without_a_broker_named_says_which_settings(tmp_path: Path) -> None:
     said = Up(tmp_path).parley("pulsar", "setup", code=CONFIGURATION)
     assert "PARLEY_BUS__PULSAR__URL" in said
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A broker that asks who is there, with the tokens of `parley secrets`."""
-    folder = tmp_path_factory.mktemp("secrets")
-    secret_files.write(folder, "postgres:5432/parley", "redis:6379")
-    admin, services = ((folder / name).read_text() for name in ("pulsar_admin_token", "PARLEY_BUS__PULSAR__TOKEN"))
-    key = OctKey.import_key((folder / "pulsar_token_key").read_text())
-    nobody = jwt.encode({"alg": "HS256"}, {"sub": "nobody"}, key)
-    with pulsar_broker(
-        tmp_path_factory.mktemp("guarded"),
-        admin_token=admin,
-        authenticationEnabled="true",
-        authorizationEnabled="true",
-        authenticationProviders="org.apache.pulsar.broker.authentication.AuthenticationProviderToken",
-        tokenSecretKey=f"file://{folder}/pulsar_token_key",
-        superUserRoles=secret_files.PULSAR_ADMINISTRATOR,
-        brokerClientAuthenticationPlugin="org.apache.pulsar.client.impl.auth.AuthenticationToken",
-        brokerClientAuthenticationParameters=f"file://{folder}/pulsar_admin_token",
-    ) as broker:
-        yield Guarded(broker, admin, services, nobody)
-
-
-def test_without_permission_it_says_what_is_missing(tmp_path: Path, guarded: Guarded) -> None:
-    environment = guarded.broker.environment | {"PARLEY_BUS__PULSAR__NAMESPACE": "guarded"}
-    admin = Up(tmp_path / "admin", **environment, PARLEY_BUS__PULSAR__TOKEN=guarded.admin)
-    admin.parley("pulsar", "setup")
-    for token in ({}, {"PARLEY_BUS__PULSAR__TOKEN": guarded.nobody}):
-        stranger = Up(tmp_path / f"stranger-{len(token)}", **environment, **token)
-        said = stranger.parley("pulsar", "setup", code=FAILED)
-        assert "check bus.pulsar.token" in said
-        assert guarded.nobody not in said
-
-
-async def test_a_role_without_permission_neither_publishes_nor_reads(guarded: Guarded) -> None:
-    bus = PulsarBus(guarded.broker.address(namespace="guarded", token=guarded.nobody))
-    administrator = PulsarBus(guarded.broker.address(namespace="guarded", token=guarded.admin))
-    try:
-        await administrator.create_topics(["t"], partitions=1)
-        await administrator.publish("t", b"x")
-        for call in (
-            lambda: bus.publish("t", b"x"),
-            lambda: bus.subscribe(["t"], "s", Mode.SHARED, prefetch=1),
-            lambda: bus.backlog("t", "s"),
-        ):
-            with pytest.raises(BusRefused, match=r"bus\.pulsar\.token") as refused:
-                await call()
-            assert guarded.nobody not in str(refused.value)
-    finally:
-        await bus.close()
-        await administrator.close()
-
-
-async def test_a_role_that_is_granted_publishes_and_reads(tmp_path: Path, guarded: Guarded) -> None:
-    environment = guarded.broker.environment | {"PARLEY_BUS__PULSAR__NAMESPACE": "granted"}
-    admin = Up(tmp_path, **environment, PARLEY_BUS__PULSAR__TOKEN=guarded.admin)
-    admin.parley("pulsar", "setup", "--grant", secret_files.PULSAR_SERVICE)
-    bus = PulsarBus(guarded.broker.address(namespace="granted", token=guarded.services))
-    try:
-        await bus.ping()
-        consumer = await bus.subscribe([topics.CONTROL], topics.WORKERS, Mode.SHARED, prefetch=1)
-        await bus.publish(topics.CONTROL, b"x")
-        (message,) = await asyncio.wait_for(consumer.receive(), 30.0)
-        assert message.payload == b"x"
-        assert sum(await bus.backlog(topics.CONTROL, topics.WORKERS)) == 1
-        assert any(await bus.heads(topics.CONTROL))
-        await consumer.ack(message)
-        with pytest.raises(BusRefused, match=r"bus\.pulsar\.token"):
-            await bus.create_topics(["another"], partitions=1)
-    finally:
-        await bus.close()
 
 
 async def test_a_namespace_that_is_not_ours_is_named(shared_broker: PulsarBroker) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from backplane.adapters.postgres.outage import why
 from backplane.ports.database import DatabaseUnavailable, Row
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -25,13 +26,15 @@ _UNDO_TIMEOUT_S = 5.0
 
 def engine(url: str, pool_size: int) -> AsyncEngine:
     """An engine for ``postgresql://…``; JSON columns are Python objects."""
+    # asyncpg reads the URL itself, as it does for the bus: SQLAlchemy hands on neither sslmode nor sslrootcert.
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     made = create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
+        "postgresql+asyncpg://",
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,  # values are what people wrote, and error messages are logged
         pool_timeout=_CONNECT_TIMEOUT_S,
-        connect_args={"timeout": _CONNECT_TIMEOUT_S},
+        connect_args={"dsn": dsn, "timeout": _CONNECT_TIMEOUT_S},
     )
 
     @event.listens_for(made.sync_engine, "connect")
@@ -182,7 +185,9 @@ class unavailable:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        cause = error
+        if error is None:
+            return
+        cause: BaseException | None = error
         if isinstance(error, DBAPIError):
             cause = error.orig.__cause__ or error.orig if error.orig is not None else error
         elif isinstance(error, EmulatedDBAPIException):  # what the pool raises where it cannot connect
@@ -205,4 +210,4 @@ class unavailable:
                 OSError,
             ),
         ):
-            raise DatabaseUnavailable(f"Postgres is unavailable: {type(cause).__name__}") from error
+            raise DatabaseUnavailable(f"Postgres is unavailable: {why(cause or error)}") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 from sqlalchemy import Connection
 
-from backplane.adapters.postgres.database import engine
+from backplane.adapters.postgres.database import engine, unavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -24,7 +24,13 @@ async def migrate(owner_url: str, passwords: Mapping[str, str]) -> tuple[str | N
     """Run what is missing, and let the roles in ``passwords`` log in with them. Idempotent; one at a time.
 
     Returns (revision before, revision after). Roles are named without their prefix: ``command_api``.
+    Raises DatabaseUnavailable.
     """
+    with unavailable():
+        return await _migrated(owner_url, passwords)
+
+
+async def _migrated(owner_url: str, passwords: Mapping[str, str]) -> tuple[str | None, str]:
     made = engine(owner_url, 1)
     try:
         async with made.connect() as connection:

@@ -79,6 +79,12 @@ class PostgresBus:
     async def ensure_subscription(self, topics: Sequence[str], subscription: str, start: Start) -> None:
         await self._memberships(topics, subscription, start)
 
+    async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
+        heads = await self.heads(topic)
+        left = await self.backlog(topic, subscription)
+        done = (0 if head is None else head.entry - waiting for head, waiting in zip(heads, left, strict=True))
+        return [Position(0, entry) if entry > 0 else None for entry in done]
+
     async def subscribe(
         self, topics: Sequence[str], subscription: str, mode: Mode, *, prefetch: int, start: Start = Start.EARLIEST
     ) -> Consumer:

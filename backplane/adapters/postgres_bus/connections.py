@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from backplane.adapters.postgres.outage import why
 from backplane.ports.bus import BusUnavailable, UnknownTopic
 
 _SETTINGS = {
@@ -56,9 +58,10 @@ def bus_errors() -> Iterator[None]:
     try:
         yield
     except _UNAVAILABLE as error:
-        if isinstance(error, ValueError):  # asyncpg's word for a value of the wrong type: a bug, no outage
+        # asyncpg's word for a value of the wrong type: a bug, no outage.
+        if isinstance(error, ValueError) and not isinstance(error, (asyncpg.ClientConfigurationError, ssl.SSLError)):
             raise
-        raise BusUnavailable(f"the bus's Postgres is unavailable: {type(error).__name__}; try again") from error
+        raise BusUnavailable(f"the bus's Postgres is unavailable: {why(error)}; try again") from error
     except _NO_SCHEMA as error:
         raise UnknownTopic("this database has no bus of this release: run `parley migrate`") from error
 

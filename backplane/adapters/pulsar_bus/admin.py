@@ -11,6 +11,7 @@ import httpx
 from backplane.adapters.pulsar_bus.address import PulsarAddress
 from backplane.adapters.pulsar_bus.errors import missing
 from backplane.ports.bus import BusRefused, BusUnavailable, Position, Start
+from backplane.security.handshake import handshake_failure
 
 _EXISTS = httpx.codes.CONFLICT
 _MISSING = httpx.codes.PRECONDITION_FAILED
@@ -83,7 +84,12 @@ class Admin:
 
     async def heads(self, topic: str) -> list[Position | None]:
         """The newest position of each partition, by index. Raises UnknownTopic, BusUnavailable, BusRefused."""
-        return [_newest(partition) for partition in await self._ledgers(topic)]
+        return [_filled(partition, partition["lastConfirmedEntry"]) for partition in await self._ledgers(topic)]
+
+    async def acknowledged(self, topic: str, subscription: str) -> list[Position | None]:
+        """Up to where each partition is acknowledged without a gap. Raises UnknownTopic, BusUnavailable, BusRefused."""
+        cursors = [(each, each["cursors"].get(subscription)) for each in await self._ledgers(topic)]
+        return [None if cursor is None else _filled(each, cursor["markDeletePosition"]) for each, cursor in cursors]
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -113,6 +119,12 @@ class Admin:
             answer = await self._client.request(method, url, json=body)
         except (httpx.TransportError, AttributeError) as error:
             # anyio asks for the address of a socket that is gone where a connection is reset as soon as it is made.
+            failure = handshake_failure(error)
+            if failure is not None:
+                raise BusUnavailable(
+                    f"Pulsar's admin API at {self._address.admin_url}: {failure}; check bus.pulsar.ca_file, and that "
+                    "bus.pulsar.admin_url names the host as the certificate does"
+                ) from None
             raise BusUnavailable(
                 f"Pulsar's admin API at {self._address.admin_url} does not answer ({type(error).__name__}): check that "
                 "the broker runs, and bus.pulsar.admin_url"
@@ -122,8 +134,8 @@ class Admin:
         doing = f"{method} {path.partition('?')[0]}"
         if answer.status_code in (401, 403):
             raise BusRefused(
-                f"Pulsar's admin API at {self._address.admin_url} does not allow {doing} ({answer.status_code}): check "
-                "bus.pulsar.token; setting up needs a role that administers the tenant"
+                f"Pulsar's admin API at {self._address.admin_url} does not allow {doing} ({answer.status_code}): "
+                f"{self._address.token_advice}; setting up needs a role that administers the tenant"
             )
         said = f"{answer.status_code} {_reason(answer)}".strip()
         if answer.is_server_error or answer.status_code in (409, 429):
@@ -147,11 +159,12 @@ def _by_index(partitions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [stats for _, stats in sorted(partitions.items(), key=lambda item: int(item[0].rpartition("-")[2]))]
 
 
-def _newest(partition: dict[str, Any]) -> Position | None:
-    ledger, entry = map(int, partition["lastConfirmedEntry"].split(":"))
+def _filled(partition: dict[str, Any], position: str) -> Position | None:
+    """The last message up to ``position``; None where none is kept."""
+    ledger, entry = map(int, position.split(":"))
     if entry >= 0:
         return Position(ledger, entry)
-    # The newest ledger is still empty: a broker opens one whenever it loads a topic.
+    # Before the first message of a ledger: a broker opens one whenever it loads a topic.
     filled = [each for each in partition["ledgers"] if each["entries"] and each["ledgerId"] < ledger]
     return Position(filled[-1]["ledgerId"], filled[-1]["entries"] - 1) if filled else None
 

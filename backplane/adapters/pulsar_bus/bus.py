@@ -15,12 +15,12 @@ from backplane.adapters.pulsar_bus import consumer as consuming
 from backplane.adapters.pulsar_bus.address import PulsarAddress
 from backplane.adapters.pulsar_bus.admin import Admin
 from backplane.adapters.pulsar_bus.broker import Broker
-from backplane.adapters.pulsar_bus.errors import translated
+from backplane.adapters.pulsar_bus.errors import silent, translated
 from backplane.adapters.pulsar_bus.failover import FailoverConsumer
 from backplane.adapters.pulsar_bus.partition import Subscription, message_of
 from backplane.adapters.pulsar_bus.publishing import Publishing
 from backplane.adapters.pulsar_bus.shared import SharedConsumer
-from backplane.ports.bus import BusUnavailable, Consumer, Message, Mode, Position, Start, UnknownTopic
+from backplane.ports.bus import Consumer, Message, Mode, Position, Start, UnknownTopic
 from backplane.telemetry.publish_time import publish_time
 from event_schemas.topics import EVENTS
 
@@ -81,6 +81,10 @@ class PulsarBus:
         """As the port says. Raises also BusRefused."""
         for topic in topics:
             await self._admin.create_subscription(topic, subscription, start)
+
+    async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
+        """As the port says. Raises also BusRefused."""
+        return await self._admin.acknowledged(topic, subscription)
 
     async def subscribe(
         self, topics: Sequence[str], subscription: str, mode: Mode, *, prefetch: int, start: Start = Start.EARLIEST
@@ -149,7 +153,7 @@ class PulsarBus:
             async with asyncio.timeout(self._broker.timeout_s):
                 await self._broker.look_up(EVENTS)
         except TimeoutError:
-            raise BusUnavailable(f"Pulsar at {self._broker.address.url} does not answer") from None
+            raise silent(self._broker.address, "does not answer") from None
         except UnknownTopic:
             pass  # it answers
 

@@ -25,8 +25,8 @@ def translated(error: PulsarException, address: PulsarAddress, topic: str, doing
         return missing(address, topic)
     if result in _FORBIDDEN:
         return BusRefused(
-            f"Pulsar does not let us {doing} {topic!r} in {address} ({result.name}): check bus.pulsar.token, and that "
-            "its role may produce and consume in that namespace"
+            f"Pulsar does not let us {doing} {topic!r} in {address} ({result.name}): {address.token_advice}; its "
+            "role needs to produce and consume in that namespace"
         )
     if result in _UNUSABLE:
         return BusRefused(f"Pulsar cannot be used to {doing} {topic!r} in {address} ({result.name}): check bus.pulsar")
@@ -37,7 +37,20 @@ def translated(error: PulsarException, address: PulsarAddress, topic: str, doing
         )
     if result == Result.MessageTooBig:
         return MessageTooLarge(f"a message for topic {topic!r} is larger than the broker takes (its maxMessageSize)")
-    return BusUnavailable(f"Pulsar at {address.url} cannot {doing} {topic!r} now ({result.name})")
+    if result == Result.ConnectError:
+        return silent(
+            address,
+            f"cannot be reached to {doing} {topic!r} ({result.name}): check that it runs, bus.pulsar.url, and, where "
+            "that begins with pulsar+ssl, bus.pulsar.ca_file and that the certificate names the host",
+        )
+    return silent(address, f"cannot {doing} {topic!r} now ({result.name})")
+
+
+def silent(address: PulsarAddress, said: str) -> BusError:
+    """What a broker that does not answer in time means: to a token that has expired its client says nothing else."""
+    if address.token_expired_at is None:
+        return BusUnavailable(f"Pulsar at {address.url} {said}")
+    return BusRefused(f"Pulsar at {address.url} {said}; {address.token_advice}")
 
 
 def missing(address: PulsarAddress, topic: str) -> UnknownTopic:

@@ -10,7 +10,7 @@ from pulsar import Result
 from pulsar.asyncio import Producer, PulsarException
 
 from backplane.adapters.pulsar_bus.broker import Broker
-from backplane.adapters.pulsar_bus.errors import translated
+from backplane.adapters.pulsar_bus.errors import silent, translated
 from backplane.ports.bus import MAX_MESSAGE_BYTES, BusUnavailable, MessageTooLarge, Position
 
 _MOST_PENDING = 10_000
@@ -33,9 +33,9 @@ class Publishing:
             async with asyncio.timeout(self._broker.timeout_s):
                 return await self._publish(name, payload, key=key, partition=partition, properties=properties)
         except TimeoutError:
-            raise BusUnavailable(
-                f"Pulsar at {self._broker.address.url} did not confirm a message for topic {name!r} "
-                f"within {self._broker.timeout_s:g} s"
+            raise silent(
+                self._broker.address,
+                f"did not confirm a message for topic {name!r} within {self._broker.timeout_s:g} s",
             ) from None
 
     async def _publish(

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from backplane.ports.token_stream import StreamUnavailable
+from backplane.security.handshake import handshake_failure
 
 ANSWER_S = 2.0
 """Seconds without an answer after which a server counts as unreachable."""
@@ -50,9 +51,16 @@ async def ping(url: str) -> None:
     try:
         await asking.execute_command("PING")  # type: ignore[no-untyped-call]
     except FAILED as error:
-        raise StreamUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StreamUnavailable(f"Redis does not answer: {_why(error)}") from error
     finally:
         await asking.aclose()
+
+
+def _why(error: BaseException) -> str:
+    failure = handshake_failure(error)
+    if failure is None:
+        return type(error).__name__
+    return f"{failure}; check ssl_ca_certs in redis.url, and that the URL names the host as the certificate does"
 
 
 async def connect(url: str) -> AbstractConnection:

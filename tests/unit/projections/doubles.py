@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from backplane.ports.bus import BusUnavailable, Consumer, Message, Mode, Position, Start
+from backplane.ports.database import Row
 from backplane.telemetry.readiness import Readiness
 from projections.event_log import Received
+from projections.runner import SetBack
 
 
 class WatchedReadiness(Readiness):
@@ -119,7 +123,10 @@ class MemoryBus(MemoryPublisher):
         raise AssertionError("projections only subscribe")
 
     async def heads(self, topic: str) -> Sequence[Position | None]:
-        raise AssertionError("projections only subscribe")
+        return [None]
+
+    async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
+        return [None]
 
     async def create_topics(self, topics: Sequence[str], *, partitions: int) -> None:
         raise AssertionError("projections make no topics")
@@ -127,6 +134,32 @@ class MemoryBus(MemoryPublisher):
     async def ping(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class EmptyDatabase:
+    """Knows no position."""
+
+    @asynccontextmanager
+    async def system(self) -> AsyncIterator[EmptyDatabase]:
+        yield self
+
+    async def all(self, sql: str, /, **parameters: Any) -> list[Row]:
+        return []
+
+
+class FixedWatch:
+    """Has Postgres set back before the messages that ``missing_before`` names."""
+
+    def __init__(self, missing_before: Position | None = None) -> None:
+        self._missing_before = missing_before
+        self.committed: list[Message] = []
+
+    async def require(self, messages: Sequence[Message]) -> None:
+        if self._missing_before in [message.position for message in messages]:
+            raise SetBack("Postgres was set back")
+
+    def passed(self, messages: Sequence[Message]) -> None:
+        self.committed += messages
 
 
 class MemoryBatch:

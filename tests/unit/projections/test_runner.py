@@ -14,9 +14,17 @@ from event_schemas.codec import AnyEnvelope, encode
 from projections import backoff, main
 from projections.event_log import MOST_BYTES, Received
 from projections.main import keep_up
-from projections.runner import BLOCK, MOST_MESSAGES, Runner, slices
+from projections.runner import BLOCK, MOST_MESSAGES, Runner, SetBack, slices
 from tests.unit.projections.deadline import eventually
-from tests.unit.projections.doubles import MemoryBatch, MemoryBus, MemoryConsumer, MemoryPublisher, WatchedReadiness
+from tests.unit.projections.doubles import (
+    EmptyDatabase,
+    FixedWatch,
+    MemoryBatch,
+    MemoryBus,
+    MemoryConsumer,
+    MemoryPublisher,
+    WatchedReadiness,
+)
 from tests.unit.projections.story import Story
 
 SETTINGS = Settings(pools={"local": PoolSettings(backend="scripted")})
@@ -43,13 +51,15 @@ def newer(envelope: AnyEnvelope) -> bytes:
 class Rig:
     """A runner on doubles, and its parts."""
 
-    def __init__(self, sent: Sequence[Message], batch: MemoryBatch) -> None:
+    def __init__(self, sent: Sequence[Message], batch: MemoryBatch, missing_before: Position | None = None) -> None:
         self.consumer = MemoryConsumer(sent)
         self.publisher = MemoryPublisher()
         self.batch = batch
         self.readiness = WatchedReadiness()
         self.stop = asyncio.Event()
-        self.runner = Runner(self.consumer, self.publisher, batch, self.readiness, self.stop)  # type: ignore[arg-type]
+        self.watch = FixedWatch(missing_before)
+        parts = (self.consumer, self.publisher, batch, self.watch, self.readiness, self.stop)
+        self.runner = Runner(*parts)  # type: ignore[arg-type]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Run until ``condition``, then stop as a SIGTERM would."""
@@ -66,6 +76,15 @@ async def test_what_is_applied_is_acked() -> None:
     await rig.until(lambda: rig.consumer.acked == sent)
     assert [each.raw for each in rig.batch.applied] == [message.payload for message in sent]
     assert await rig.readiness.reasons() == {}
+
+
+async def test_what_follows_a_gap_is_neither_applied_nor_acked() -> None:
+    sent = messages(*Story().whole())
+    rig = Rig(sent, MemoryBatch(), missing_before=sent[0].position)
+    with pytest.raises(SetBack):
+        async with asyncio.timeout(10):
+            await rig.runner.run()
+    assert (rig.batch.applied, rig.consumer.acked, rig.watch.committed) == ([], [], [])
 
 
 async def test_poison_is_set_aside_once_with_its_reason_and_nothing_blocks_behind_it(
@@ -188,7 +207,7 @@ async def test_the_service_reads_every_topic_and_waits_out_a_lost_bus() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "Batch", lambda *_: batch)
         async with asyncio.timeout(10):
-            serving = asyncio.create_task(keep_up(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+            serving = asyncio.create_task(keep_up(bus, EmptyDatabase(), SETTINGS, stop, readiness))  # type: ignore[arg-type]
             await eventually(lambda: consumer.acked == sent)
             assert await readiness.reasons() == {}
             stop.set()
@@ -204,7 +223,7 @@ async def test_the_service_leaves_the_subscription_to_a_newer_release_and_stays_
     bus = MemoryBus(consumer)
     readiness, stop = Readiness(), asyncio.Event()
     async with asyncio.timeout(10):
-        serving = asyncio.create_task(keep_up(bus, None, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+        serving = asyncio.create_task(keep_up(bus, EmptyDatabase(), SETTINGS, stop, readiness))  # type: ignore[arg-type]
         await eventually(lambda: consumer.closed)
         assert not serving.done()
         reason = (await readiness.reasons())[BLOCK]

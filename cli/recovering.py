@@ -1,0 +1,34 @@
+"""`parley recover`: after the bus or Postgres was lost, what was promised goes on."""
+
+from __future__ import annotations
+
+from backplane.ports.freshness import caught_up
+from backplane.settings import Settings
+from backplane.wiring.embedded import owner_database
+from backplane.wiring.operations import operator_bus, topics
+from cli.failures import ConfigurationError, TryAgain
+from event_schemas.codec import NewerVersion
+from workers.recovery import recover
+
+_CAUGHT_UP_S = 60.0
+
+
+async def run(settings: Settings) -> None:
+    """Raises TryAgain where the projections do not catch up, ConfigurationError, DatabaseUnavailable, BusError."""
+    database = owner_database(settings)
+    try:
+        async with operator_bus(settings) as bus:
+            if not await caught_up(bus, database, topics(settings), _CAUGHT_UP_S):
+                raise TryAgain(
+                    f"the projections have not passed what the bus holds within {_CAUGHT_UP_S:g} s: see that they run, "
+                    "and try again; only then is known what has not ended"
+                )
+            recovered = await recover(database, bus, settings.worker.keep_claims_hours)
+    except NewerVersion as error:
+        raise ConfigurationError(str(error)) from None
+    finally:
+        await database.close()
+    print(f"claims that the record says have ended: {recovered.closed} closed")
+    print(f"data keys that were erased once: {recovered.erased} deleted again")
+    print(f"prompts that have not ended: {recovered.prompts} published again")
+    print(f"documents that have not ended: {recovered.documents} published again")

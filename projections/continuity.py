@@ -1,0 +1,110 @@
+"""That nothing is missing between what Postgres has and what the bus goes on with.
+
+The bus remembers what the projections acknowledged, and Postgres what they applied; each may be set back without the
+other, by a restore or by a replica that takes over. Postgres is believed: what it no longer has is read again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from backplane.ports.bus import Bus, Message, Position
+from backplane.ports.database import Database
+from event_schemas.codec import Poison, decode
+from event_schemas.topics import PROJECTIONS
+from projections import positions
+from projections.batch import READ_MODELS, Batch
+from projections.event_log import Received
+from projections.runner import MOST_MESSAGES, SetBack, slices
+
+logger = logging.getLogger(__name__)
+
+_Place = tuple[str, int]
+BEGINNING = Position(-1, -1)
+"""Before every message."""
+
+
+class Continuity:
+    """One a process."""
+
+    def __init__(self, bus: Bus, database: Database, batch: Batch) -> None:
+        self._bus = bus
+        self._database = database
+        self._batch = batch
+        self._committed: dict[_Place, Position] = {}
+
+    async def mend(self, topics: Sequence[str]) -> int:
+        """Apply what was acknowledged on ``topics`` and Postgres does not have, as far as the bus still keeps it.
+
+        Returns how many messages that were. To be called before subscribing. Raises DatabaseUnavailable, BusError, and
+        NewerVersion.
+        """
+        applied = 0
+        self._committed.clear()
+        for topic in topics:
+            # In this order another process that goes on meanwhile looks like no gap.
+            acknowledged = await self._bus.acknowledged(topic, PROJECTIONS)
+            known = await self._positions()
+            heads = await self._bus.heads(topic)
+            for partition, (head, done) in enumerate(zip(heads, acknowledged, strict=True)):
+                place = topic, partition
+                at = known.get(place, BEGINNING)
+                if at > max(head or BEGINNING, done or BEGINNING):
+                    # Of a log that is no more: it would count as passed what nobody has read.
+                    await self._begin_anew(place)
+                    at = BEGINNING
+                if head is not None and done is not None and at < done:
+                    applied += await self._read_again(place, at, done)
+        return applied
+
+    async def require(self, messages: Sequence[Message]) -> None:
+        places = {(message.topic, message.partition) for message in messages}
+        met = {place for place in places if place not in self._committed}
+        asked = {topic: await self._bus.acknowledged(topic, PROJECTIONS) for topic in {topic for topic, _ in met}}
+        known = await self._positions()
+        for place in places:
+            topic, partition = place
+            least = asked[topic][partition] if place in met else self._committed[place]
+            if least is not None and known.get(place, BEGINNING) < least:
+                raise SetBack(f"Postgres was set back: {topic}, partition {partition} is read again")
+
+    def passed(self, messages: Sequence[Message]) -> None:
+        for place, position in positions.furthest(messages).items():
+            self._committed[place] = max(position, self._committed.get(place, position))
+
+    async def _read_again(self, place: _Place, at: Position, done: Position) -> int:
+        count, after = 0, at
+        while after < done:
+            page = await self._bus.read(*place, after=None if after == BEGINNING else after, limit=MOST_MESSAGES)
+            wanted = [message for message in page if message.position <= done]
+            for messages in slices(wanted):
+                count += await self._batch.apply(list(_readable(messages)), messages)
+            if len(wanted) < len(page) or not wanted:
+                break
+            after = wanted[-1].position
+        # What the bus has dropped meanwhile is missing for good, and not to be looked for at each start.
+        async with self._database.system() as session:
+            await positions.advance(session, {place: done}, READ_MODELS)
+        if count:
+            where = {"topic": place[0], "partition": place[1], "events": count}
+            logger.warning("read again what Postgres did not have", extra={"action": "read_again"} | where)
+        return count
+
+    async def _positions(self) -> dict[_Place, Position]:
+        async with self._database.system() as session:
+            return await positions.stored(session, READ_MODELS)
+
+    async def _begin_anew(self, place: _Place) -> None:
+        async with self._database.system() as session:
+            await positions.set_back(session, place, BEGINNING, READ_MODELS)
+        where = {"topic": place[0], "partition": place[1]}
+        logger.info("the bus has none of what was read", extra={"action": "bus_began_anew"} | where)
+
+
+def _readable(messages: Iterable[Message]) -> Iterable[Received]:
+    for message in messages:
+        try:
+            yield Received(decode(message.payload), message.payload)
+        except Poison:
+            continue  # it was set aside before it was acknowledged
