@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.asynci
 
 SCRIPTED, REAL = "script", "gemma-3-270m"
 ENDINGS = tuple(f"generation.{how}." for how in TERMINAL)
+CRASHED = '"action": "service_crashed"'
 VISITORS = 8
 PATIENCE_S = 300.0
 """How long one restart may keep everybody waiting."""
@@ -131,6 +132,8 @@ async def test_everything_is_restarted_while_people_talk(cluster: Cluster, key: 
         assert len(restarted) == len(cluster.containers) + sum(count - 1 for count in REPLICAS.values())
         assert [fault for visitor in visitors for fault in visitor.faults] == []
         await nothing_is_lost(clients[0], visitors)
+    crashed = [one.name for group in cluster.containers.values() for one in group if CRASHED in one.log.read_text()]
+    assert crashed == [], "a bug ended them, and their restart rule hid it"
 
 
 async def restart(container: Container, kill: bool) -> None:
