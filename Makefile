@@ -52,7 +52,7 @@ $(INSTALLED): pyproject.toml uv.lock
 	fi; \
 	$(FIND_UV); \
 	"$$uv" sync --locked --all-extras --no-extra llama-cpp-python --no-extra transformers \
-	  --no-extra sentence-transformers \
+	  --no-extra sentence-transformers --no-extra ray \
 	  --python "$$(command -v $(PYTHON))"
 	@$(VENV)/bin/python -P -m cli.accelerators
 	@touch $@
@@ -91,7 +91,7 @@ cluster-local: $(INSTALLED) ## start what docker-compose.yaml has as processes h
 
 .PHONY: test
 test: $(INSTALLED) ## run all tests that need neither Pulsar nor an engine with a target of its own
-	@$(VENV)/bin/pytest -n auto -m "not pulsar and not cluster and not prometheus and not llama_cpp_python and not transformers and not clients and not helm" $(ARGS)
+	@$(VENV)/bin/pytest -n auto -m "not pulsar and not cluster and not prometheus and not llama_cpp_python and not transformers and not clients and not helm and not ray" $(ARGS)
 
 CLIENTS := tests/clients
 
@@ -113,6 +113,11 @@ test-llama-cpp-python: $(INSTALLED) ## run the tests of llama-cpp-python, which 
 .PHONY: test-transformers
 test-transformers: $(INSTALLED) ## run the tests of Transformers, which has to be installed
 	@$(VENV)/bin/pytest -m transformers $(ARGS)
+
+.PHONY: test-ray
+test-ray: $(INSTALLED) ## run the tests of workers on Ray, which is installed for it (76 MB)
+	@$(FIND_UV); "$$uv" sync --locked --inexact --extra ray
+	@$(VENV)/bin/pytest -m ray $(ARGS)
 
 .PHONY: test-pulsar
 test-pulsar: $(INSTALLED) ## run the tests that need a Pulsar broker, which they start themselves (JDK 17 and Maven)
@@ -200,6 +205,10 @@ bench-doors: $(INSTALLED) ## what OpenAI's door costs, beside LiteLLM's proxy an
 .PHONY: bench-keys
 bench-keys: $(INSTALLED) ## what a pool uses of its keys' limits while its provider fails, for docs/benchmarks.md
 	@$(VENV)/bin/python -m benches.key_pool $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: $(INSTALLED) ## what more workers bring, and what prompts and tokens cost the servers, for docs/benchmarks.md
+	@$(VENV)/bin/python -m benches.scale $(ARGS)
 
 .PHONY: schemas
 schemas: $(INSTALLED) ## write the schemas and the AsyncAPI document, and check it (needs npm)

@@ -27,7 +27,7 @@ _READY = re.compile(r"Parley is ready: (\S+)")
 _DIED = "starting it again"
 _LOG = re.compile(r"\(log: (.+)\)")
 _BEHIND_THE_BUS = ("worker", "projections")
-_SERVICES = ("gateway", *_BEHIND_THE_BUS)
+_SERVICES = ("gateway", "ingest", *_BEHIND_THE_BUS)
 
 
 class NotStarted(Exception):

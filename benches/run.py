@@ -99,7 +99,7 @@ class BusBench:
             target = await parley.target()
             groups = parley.groups().and_(self._broker_groups)
             self._tell("Parley, idle")
-            idle_cpu = await _idle(groups)
+            idle_cpu = await idle(groups)
             idle_memory = groups.memory()
             async with operator_bus(installation.settings) as bus:
                 levels = [await self._level(load, target, groups, bus) for load in self._plan.loads]
@@ -125,9 +125,9 @@ class BusBench:
     async def _level(self, load: Load, target: Target, groups: Groups, bus: Publisher) -> Level:
         self._tell(f"{load.name}: the backend alone")
         short = load.model_copy(update={"seconds": min(load.seconds, _DIRECT_S)})
-        direct = await _measured(Order(load=short, target=None), Groups({}), None)
+        direct = await measured(Order(load=short, target=None), Groups({}), None)
         self._tell(f"{load.name}: Parley")
-        return Level(load=load, direct=direct, parley=await _measured(Order(load=load, target=target), groups, bus))
+        return Level(load=load, direct=direct, parley=await measured(Order(load=load, target=target), groups, bus))
 
     async def _burst(self, parley: Parley, target: Target) -> Burst:
         order = BurstOrder(target=target, seconds=self._plan.burst_s, tokens=PROMPT_TOKENS)
@@ -139,14 +139,18 @@ class BusBench:
                 return Burst.model_validate_json(await line_of(process))
 
 
-async def _idle(groups: Groups) -> dict[str, float]:
+async def idle(groups: Groups) -> dict[str, float]:
+    """CPU seconds a second of each while nobody asks. Raises psutil.NoSuchProcess."""
     before = groups.read()
     await asyncio.sleep(IDLE_S)
     return {name: seconds / IDLE_S for name, seconds in groups.read().since(before).items()}
 
 
-async def _measured(order: Order, groups: Groups, bus: Publisher | None) -> Measured:
-    """``bus`` tells how far the projections are behind; None where nothing is projected."""
+async def measured(order: Order, groups: Groups, bus: Publisher | None) -> Measured:
+    """One load; ``bus`` tells how far the projections are behind, None where nothing is projected.
+
+    Raises LoadFailed, BusUnavailable, psutil.NoSuchProcess where a process of ``groups`` is gone.
+    """
     topics = all_topics([POOL])
     async with child("benches.driver", order) as process:
         groups = groups.with_(CLIENT, process.pid)

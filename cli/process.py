@@ -42,14 +42,9 @@ def run(service: str, serve: Serve, prepare: Callable[[Settings], Settings] = la
         with _traces(service):
             _run(serve, settings)
     except Exception as raised:
-        error = _only(raised)
-        if isinstance(error, EXPECTED):
-            logger.error(one_line(error), extra={"action": "service_failed", "kind": type(error).__name__})
-            status.failed(one_line(error))
-            return exit_code(error)
-        logger.critical("a bug ended this service", exc_info=error, extra={"action": "service_crashed"})
-        status.failed(f"{type(error).__name__}, see the log")
-        return _EX_SOFTWARE
+        code, why = failure(raised)
+        status.failed(why)
+        return code
     return 0
 
 
@@ -68,6 +63,16 @@ def _traces(service: str) -> Iterator[None]:
         ) from None
     with exporting(service):
         yield
+
+
+def failure(raised: Exception) -> tuple[int, str]:
+    """Log what ended a service; returns its exit code, and why in one line, without secrets."""
+    error = _only(raised)
+    if isinstance(error, EXPECTED):
+        logger.error(one_line(error), extra={"action": "service_failed", "kind": type(error).__name__})
+        return exit_code(error), one_line(error)
+    logger.critical("a bug ended this service", exc_info=error, extra={"action": "service_crashed"})
+    return _EX_SOFTWARE, f"{type(error).__name__}, see the log"
 
 
 def _only(error: Exception) -> Exception:

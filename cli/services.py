@@ -52,23 +52,35 @@ def query_api() -> None:
 @app.command(rich_help_panel=PANEL)
 def worker(
     pool: Annotated[str, typer.Option(help="The pool whose prompts it runs, as in the settings.")] = "local",
+    on_ray: Annotated[bool, typer.Option("--ray", help="Run workers as actors of a Ray cluster.")] = False,
+    ray_address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="That cluster's address; auto: the one of this machine.")
+    ] = "auto",
+    count: Annotated[int, typer.Option("--workers", min=1, max=1000, help="How many, with --ray.")] = 1,
 ) -> None:
     """Run the prompts of one pool."""
-    import workers.main
+    if count > 1 and not on_ray:
+        raise typer.BadParameter("one process is one worker; start several, or add --ray", param_hint="--workers")
     from backplane.telemetry import status
     from cli import configuration, local_models
 
     async def serve(settings: Settings, stop: asyncio.Event) -> None:
         from cli.failures import ConfigurationError
-        from workers.inference.gpus import visible
 
         if pool not in settings.pools:
             raise ConfigurationError(f"there is no pool {pool!r}; the settings have {', '.join(settings.pools)}")
+        if on_ray:
+            from cli import ray_pool
+
+            return await ray_pool.serve(settings, stop, pool=pool, address=ray_address, count=count)
+        import workers.main
+        from workers.inference.gpus import visible
+
         os.environ.update(visible(settings.pools[pool].gpus))  # read once, when the engine loads
         settings = await local_models.resolved_for(pool, settings, configuration.load_llm(), status.progress)
         for notice in local_models.new_notices(settings):
             logger.info(notice, extra={"action": "license_notice"})
-        await workers.main.serve(settings, stop, pool=pool)
+        return await workers.main.serve(settings, stop, pool=pool)
 
     _run(f"worker-{pool}", serve)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -44,8 +45,10 @@ from workers.worker import Worker
 logger = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
-    """Run the prompts of ``pool`` until ``stop`` is set, then drain.
+async def serve(
+    settings: Settings, stop: asyncio.Event, *, pool: str, begun: Callable[[Readiness], None] | None = None
+) -> None:
+    """Run the prompts of ``pool`` until ``stop`` is set, then drain. ``begun`` is called once it works.
 
     Raises KeyError where the settings have no such pool, UnusableKey where a key of its cannot be found or nobody gave
     it one, NotConfigured, UnusablePrices, BackendUnavailable where its engine does not start.
@@ -120,6 +123,8 @@ async def serve(settings: Settings, stop: asyncio.Event, *, pool: str) -> None:
                 if added is not None:
                     background.append(tasks.create_task(added.follow(side.signals, worker.keys_changed)))
                 status.ready(f"pool {pool}, {described.slots} slots")
+                if begun is not None:
+                    begun(readiness)
                 await worker.run(stop)
                 for task in background:
                     task.cancel()

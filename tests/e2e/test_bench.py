@@ -126,3 +126,29 @@ def test_the_door_is_measured_beside_no_proxy(tmp_path: Path, temporary: Path) -
         first_token_ms, requests, tokens = row[1], row[3], row[4].partition(" ")[0]
         assert min(float(each.replace(",", "")) for each in (first_token_ms, requests, tokens)) > 0
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_what_more_workers_bring_is_measured(tmp_path: Path, temporary: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "benches.scale", "--seconds", "4", "--slots", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = [line.strip("| ").split(" | ") for line in finished.stdout.splitlines() if line.startswith("| ")]
+    levels = [row for row in rows if len(row) == 11 and row[0].isdigit()]
+    assert [row[:2] for row in levels] == [["1", "1"], ["2", "2"], ["4", "4"]]
+    for row in levels:
+        answers, tokens, accepted, claim = (float(row[place].replace(",", "")) for place in (2, 3, 5, 7))
+        assert min(tokens, accepted, claim) > 0
+        assert answers >= 0
+    costs = {row[0]: row[1:] for row in rows}
+    for what in ("Postgres: tables of read_models, bytes", "Postgres: WAL, bytes", "Redis: memory, bytes"):
+        assert len(costs[what]) == 2
+    assert "worker 4" in costs
+    assert list(temporary.iterdir()) == []
