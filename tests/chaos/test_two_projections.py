@@ -1,0 +1,88 @@
+"""Two processes of the projections: one is killed under load, the other goes on, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import psutil
+import pytest
+
+from tests.chaos.world import World
+from tests.e2e.client import Client
+from tests.e2e.running import Up, free_port, until
+
+pytestmark = pytest.mark.timeout(240)
+
+PROMPTS = 60
+
+
+@contextmanager
+def another(up: Up) -> Iterator[subprocess.Popen[bytes]]:
+    """One more process of the projections, that has joined."""
+    port = free_port()
+    with (up.folder / "another.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cli.main", "projections"],
+            cwd=up.folder,
+            env=up.environment | {"PARLEY_HEALTH_PORT": str(port)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+    def joined() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(joined, "another process of the projections did not become ready")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def load(client: Client) -> list[str]:
+    accepted = await asyncio.gather(
+        *(client.submit(f"prompt {number}", script={"count": 20, "delay_s": 0.02}) for number in range(PROMPTS))
+    )
+    return [each["generation_id"] for each in accepted]
+
+
+async def recorded(client: Client, generations: list[str]) -> None:
+    """Each ended, once, in the record and in the read models."""
+    for generation_id in generations:
+        assert (await client.ended(generation_id))["status"] == "completed"
+        events = await client.events(subject=f"generation:{generation_id}")
+        types = [event["type"].partition(".v")[0] for event in events]
+        assert types.count("prompt.submit") == types.count("generation.completed") == 1
+
+
+async def test_each_of_two_is_killed_under_load(world: World, client: Client) -> None:
+    with another(world.up) as second:
+        first = world.up.child("projections")
+        generations = await load(client)
+        first.kill()
+        await recorded(client, generations)
+        # The supervisor has started the first one again by now, or does so; then it is the other's turn.
+        await asyncio.to_thread(until, lambda: _runs(world.up), "the first one did not come back")
+        generations = await load(client)
+        second.kill()
+        await recorded(client, generations)
+    said = await asyncio.to_thread(world.up.parley, "rebuild", "all", "--check")
+    assert "DIFFERS" not in said
+    assert "event_log: equals" in said
+
+
+def _runs(up: Up) -> bool:
+    try:
+        return up.child("projections").status() != psutil.STATUS_ZOMBIE
+    except StopIteration:
+        return False
