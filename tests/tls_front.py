@@ -42,8 +42,8 @@ class _Front:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> int:
-        secured = None if self._asked_first else self._context
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0, ssl=secured)
+        # Not the server's own TLS: asyncio leaves a socket open whose handshake failed.
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -63,7 +63,7 @@ class _Front:
                 if await reader.readexactly(len(_SSL_REQUEST)) != _SSL_REQUEST:
                     return
                 writer.write(b"S")
-                await writer.start_tls(self._context)
+            await writer.start_tls(self._context)
             answers, behind = await asyncio.open_unix_connection(self._socket)
             both = {asyncio.create_task(_copy(reader, behind)), asyncio.create_task(_copy(answers, writer))}
             try:

@@ -188,17 +188,13 @@ async def test_a_postgres_that_is_set_back_under_running_projections_is_noticed(
     assert await world.recorded() >= ids([*before, *lost, *since])
 
 
+@pytest.mark.parametrize("world", ["postgres"], indirect=True)  # a broker's own: tests/chaos/test_recovery.py
 async def test_a_bus_that_came_back_empty_is_read_from_its_beginning(
     world: World, postgres_server: PostgresServer, migrated_template: str
 ) -> None:
     before, since = told(4), told(1)
     await world.publish(before)
     await world.project_all()
-    bus = world.open_bus()
-    if isinstance(bus, PulsarBus):
-        await bus.close()
-        pytest.skip("a broker's ledgers count on; see tests/chaos/test_recovery_of_pulsar.py")
-    await bus.close()
     owner = await asyncpg.connect(postgres_server.owner_url())
     fresh = TestDatabase(postgres_server, f"b{uuid.uuid4().hex}")
     await owner.execute(f"CREATE DATABASE {fresh.name} TEMPLATE {migrated_template}")
