@@ -36,13 +36,8 @@ def whole(attempt: int) -> str:
 @pytest.fixture(scope="module")
 def up(short_folder: Path) -> Iterator[Up]:
     made = Up(short_folder / "chaos", PARLEY_BUS__LEASE_S=LEASE_S, PARLEY_WORKER__LEASE_S=LEASE_S)
-    try:
-        made.start()
-        made.ready()
+    with made.serving():
         yield made
-        assert made.stop() == 0
-    finally:
-        made.end()
 
 
 @pytest.fixture

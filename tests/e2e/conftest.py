@@ -54,13 +54,8 @@ def parley_for_all(folder: Path) -> Up:
 def parley(short_folder: Path) -> Iterator[Up]:
     """Shared by all tests of the APIs (see tests/scheduling.py), so that it starts once."""
     up = parley_for_all(short_folder)
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 class Callers:

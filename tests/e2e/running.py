@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -64,6 +64,17 @@ class Up:
     @property
     def admin_key(self) -> str:
         return (self.data / "admin.key").read_text().strip()
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Within, it runs and is ready. It has to stop as it should."""
+        try:
+            self.start()
+            self.ready()
+            yield
+            assert self.stop() == 0
+        finally:
+            self.end()
 
     def start(self) -> None:
         self._starts += 1

@@ -69,13 +69,8 @@ def parley(short_folder: Path, ports: Ports) -> Iterator[Up]:
         PARLEY_DOORS__SLACK_URL=f"http://127.0.0.1:{ports.platforms}/slack",
         PARLEY_DOORS__DISCORD_URL=f"http://127.0.0.1:{ports.platforms}/discord",
     )
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 @dataclass

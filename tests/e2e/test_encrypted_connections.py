@@ -152,13 +152,8 @@ def up(encrypted: Encrypted, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     up = Up(
         tmp_path_factory.mktemp("up"), PARLEY_POSTGRES__URL=encrypted.postgres(), PARLEY_REDIS__URL=encrypted.redis()
     )
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 @pytest.fixture

@@ -96,13 +96,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 @pytest.fixture(scope="module")
 def up(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     up = Up(tmp_path_factory.mktemp("up"), **guarded.environment(guarded.admin))
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 @pytest.fixture

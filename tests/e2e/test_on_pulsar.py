@@ -31,13 +31,8 @@ TEMPORARY, CONFIGURATION = 75, 78
 @pytest.fixture(scope="session")
 def up(short_folder: Path, shared_broker: PulsarBroker) -> Iterator[Up]:
     up = Up(short_folder / "on-pulsar", **shared_broker.environment, PARLEY_BUS__PULSAR__NAMESPACE="e2e")
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 @pytest.fixture

@@ -55,13 +55,8 @@ def parley(short_folder: Path, traces: Collector, health_port: int) -> Iterator[
         OTEL_EXPORTER_OTLP_ENDPOINT=traces.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
     )
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 @pytest.fixture

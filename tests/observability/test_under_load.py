@@ -52,13 +52,8 @@ def parley(short_folder: Path, health_port: int) -> Iterator[Up]:
         PARLEY_HEALTH_PORT=str(health_port),
         PARLEY_WORKER__MAX_ATTEMPTS="1",
     )
-    try:
-        up.start()
-        up.ready()
+    with up.serving():
         yield up
-        assert up.stop() == 0
-    finally:
-        up.end()
 
 
 @pytest.fixture
