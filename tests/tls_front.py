@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
@@ -14,14 +15,14 @@ _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 
 
 @contextlib.contextmanager
-def tls_front(socket: Path, certificate: Path, key: Path, *, asked_first: bool) -> Iterator[int]:
-    """Listen on the port that is given back, and pass on to ``socket`` what comes in over TLS, and nothing else.
+def tls_front(behind: Path, certificate: Path, key: Path, *, asked_first: bool) -> Iterator[int]:
+    """Listen on the port that is given back, and pass on to ``behind`` what comes in over TLS, and nothing else.
 
     ``asked_first``: TLS begins with Postgres' question for it, else at once.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    front = _Front(socket, context, asked_first)
+    front = _Front(behind, context, asked_first)
     loop = asyncio.new_event_loop()
     serving = threading.Thread(target=loop.run_forever)
     serving.start()
@@ -35,52 +36,59 @@ def tls_front(socket: Path, certificate: Path, key: Path, *, asked_first: bool) 
 
 
 class _Front:
-    def __init__(self, socket: Path, context: ssl.SSLContext, asked_first: bool) -> None:
-        self._socket = socket
+    def __init__(self, behind: Path, context: ssl.SSLContext, asked_first: bool) -> None:
+        self._behind = behind
         self._context = context
         self._asked_first = asked_first
-        self._connections: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> int:
-        # Not the server's own TLS: asyncio leaves a socket open whose handshake failed.
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.setblocking(False)
+        self._begin(self._accept())
+        port: int = self._listening.getsockname()[1]
         return port
 
     async def close(self) -> None:
-        self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._listening.close()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.current_task()
-        assert connection is not None
-        self._connections.add(connection)
-        behind: asyncio.StreamWriter | None = None
-        try:
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self) -> None:
+        while True:
+            accepted, _ = await asyncio.get_running_loop().sock_accept(self._listening)
+            self._begin(self._pass_on(accepted))
+
+    async def _pass_on(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        # Whatever asyncio makes of a handshake that fails, the socket is closed.
+        with accepted, contextlib.suppress(OSError, EOFError):
             if self._asked_first:
-                if await reader.readexactly(len(_SSL_REQUEST)) != _SSL_REQUEST:
+                if await loop.sock_recv(accepted, len(_SSL_REQUEST)) != _SSL_REQUEST:
                     return
-                writer.write(b"S")
-            await writer.start_tls(self._context)
-            answers, behind = await asyncio.open_unix_connection(self._socket)
-            both = {asyncio.create_task(_copy(reader, behind)), asyncio.create_task(_copy(answers, writer))}
+                await loop.sock_sendall(accepted, b"S")
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._context)
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            answers, behind = await asyncio.open_unix_connection(self._behind)
+            both = {loop.create_task(_copy(reader, behind)), loop.create_task(_copy(answers, writer))}
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for each in both:
                     each.cancel()
                 await asyncio.gather(*both, return_exceptions=True)
-        except (OSError, EOFError, asyncio.CancelledError):
-            return  # the client or the server is gone, or did not want this certificate
-        finally:
-            for end in (writer, behind):
-                if end is not None:
+                for end in (writer, behind):
                     end.transport.abort()
                     with contextlib.suppress(OSError):
                         await end.wait_closed()
-            self._connections.discard(connection)
 
 
 async def _copy(source: asyncio.StreamReader, destination: asyncio.StreamWriter) -> None:

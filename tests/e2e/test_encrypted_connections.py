@@ -194,11 +194,15 @@ async def test_postgres_is_not_believed(encrypted: Encrypted) -> None:
 
 
 async def test_a_postgres_that_speaks_no_tls_is_not_spoken_to(encrypted: Encrypted) -> None:
+    came_after: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
     async def deny(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
         writer.write(b"N")
-        assert await reader.read() == b""  # no password came after it
+        said = await reader.read()
         writer.close()
+        await writer.wait_closed()
+        came_after.set_result(said)
 
     async with await asyncio.start_server(deny, "127.0.0.1", 0) as plain:
         port = plain.sockets[0].getsockname()[1]
@@ -208,6 +212,8 @@ async def test_a_postgres_that_speaks_no_tls_is_not_spoken_to(encrypted: Encrypt
         with pytest.raises(DatabaseUnavailable, match="the server speaks no TLS, and sslmode in the URL demands it"):
             await database.ping()
         await database.close()
+        async with asyncio.timeout(20):
+            assert await came_after == b""  # no name and no password
 
 
 async def test_redis_is_not_believed(encrypted: Encrypted) -> None:
