@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-import asyncpg
 import pytest
 import redis
 
@@ -117,10 +116,11 @@ def _debians(folder: Path, authority: Authority) -> Iterator[tuple[int, int]]:
         "fsync": "off",
     }
     argv = [str(postgres[-1]), "-D", str(cluster), *(f"--{name}={value}" for name, value in options.items())]
-    url = f"postgresql://{OWNER}:{PASSWORD}@127.0.0.1:{postgres_port}/postgres?sslmode=require"
+    # Not asyncpg: what it does to a server that is still starting leaves its socket open.
+    is_ready = [postgres[-1].with_name("pg_isready"), "--host", "127.0.0.1", "--port", str(postgres_port)]
 
-    async def connect() -> None:
-        await (await asyncpg.connect(url, timeout=2)).close()
+    def accepts() -> None:
+        subprocess.run(is_ready, check=True, capture_output=True)
 
     def greet() -> None:
         with redis.Redis(host="127.0.0.1", port=redis_port, ssl=True, ssl_ca_certs=str(authority.file)) as client:
@@ -128,7 +128,7 @@ def _debians(folder: Path, authority: Authority) -> Iterator[tuple[int, int]]:
 
     with contextlib.ExitStack() as stack:
         for name, arguments, answers in (
-            ("postgres", argv, lambda: asyncio.run(connect())),
+            ("postgres", argv, accepts),
             (
                 "redis",
                 [
