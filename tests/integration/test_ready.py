@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sse_starlette.sse import AppStatus
 
 from backplane.settings import Settings
 from backplane.telemetry.readiness import Readiness
@@ -15,6 +16,7 @@ from tests.ports import lasting_ports
 
 async def test_it_says_what_the_service_says(monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = lasting_ports(1)
+    monkeypatch.setattr(AppStatus, "should_exit", False)  # a service that stops leaves it set
     monkeypatch.setenv("PARLEY_HEALTH_PORT", str(port))
     readiness, stop = Readiness(), asyncio.Event()
     readiness.block("bus", "Pulsar is away")
