@@ -184,7 +184,8 @@ check-helm: $(INSTALLED) $(HELM) ## check the Helm chart: rendered by Helm, vali
 .PHONY: check-deploy
 check-deploy: $(INSTALLED) ## policies of checkov on the Dockerfile, and whether a secret stands in the compose file or beside it
 	@$(FIND_UV); "$$uv" tool run --python "$$(command -v $(PYTHON))" checkov==3.3.30 --quiet --compact \
-	  --skip-download --directory . --skip-path '.venv|.uv|node_modules|tests|deploy/secrets|deploy/helm' --framework dockerfile secrets
+	  --skip-download --directory . --framework dockerfile secrets \
+	  $(addprefix --skip-path ,.venv .uv .helm node_modules site tests deploy/secrets deploy/helm)
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## requests made of the OpenAPI document, 50,000 of them; ARGS="--requests 3000" asks fewer, --seed N again
