@@ -117,7 +117,7 @@ def _debians(folder: Path, authority: Authority) -> Iterator[tuple[int, int]]:
     }
     argv = [str(postgres[-1]), "-D", str(cluster), *(f"--{name}={value}" for name, value in options.items())]
     # Not asyncpg: what it does to a server that is still starting leaves its socket open.
-    is_ready = [postgres[-1].with_name("pg_isready"), "--host", "127.0.0.1", "--port", str(postgres_port)]
+    is_ready = [str(postgres[-1].with_name("pg_isready")), "--host", "127.0.0.1", "--port", str(postgres_port)]
 
     def accepts() -> None:
         subprocess.run(is_ready, check=True, capture_output=True)
