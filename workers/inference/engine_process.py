@@ -112,10 +112,7 @@ class EngineProcess:
             self._writer.close()
         if self._process is None:
             return
-        try:
-            await asyncio.wait_for(self._process.wait(), _END_S)
-        except TimeoutError:
-            await self._kill()
+        await self._end()
         if self._listening is not None:
             await self._listening
 
@@ -136,9 +133,18 @@ class EngineProcess:
             if frame[1] in self._frames:
                 self._frames[frame[1]].put_nowait(frame)
         if not self._closing:
-            await self._kill()
+            await self._end()
         for frames in self._frames.values():
             frames.put_nowait(None)
+
+    async def _end(self) -> None:
+        """Wait for a process that ends by itself: one that is killed as it ends is reaped by the call that signals it,
+        and asyncio then knows no exit code (https://github.com/python/cpython/issues/87744)."""
+        assert self._process is not None
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_S)
+        except TimeoutError:
+            await self._kill()
 
     async def _kill(self) -> None:
         assert self._process is not None
