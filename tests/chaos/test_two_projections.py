@@ -6,19 +6,34 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.chaos.world import World
+from tests.conftest import start_postgres, start_valkey
 from tests.e2e.client import Client
 from tests.e2e.running import Up, free_port, until
 
 pytestmark = pytest.mark.timeout(240)
 
 PROMPTS = 60
+
+
+@pytest.fixture
+def up(short_folder: Path) -> Iterator[Up]:
+    """On servers that several processes reach, and of its own: the whole record is compared in the end."""
+    folder = short_folder / "two"
+    with ExitStack() as stack:
+        postgres = start_postgres(folder / "servers")
+        stack.callback(postgres.server.stop)
+        valkey = start_valkey(folder / "servers")
+        stack.callback(valkey.server.stop)
+        up = Up(folder, PARLEY_POSTGRES__URL=postgres.owner_url(), PARLEY_REDIS__URL=valkey.url)
+        stack.enter_context(up.serving())
+        yield up
 
 
 @contextmanager
@@ -65,18 +80,19 @@ async def recorded(client: Client, generations: list[str]) -> None:
         assert types.count("prompt.submit") == types.count("generation.completed") == 1
 
 
-async def test_each_of_two_is_killed_under_load(world: World, client: Client) -> None:
-    with another(world.up) as second:
-        first = world.up.child("projections")
-        generations = await load(client)
-        first.kill()
-        await recorded(client, generations)
-        # The supervisor has started the first one again by now, or does so; then it is the other's turn.
-        await asyncio.to_thread(until, lambda: _runs(world.up), "the first one did not come back")
-        generations = await load(client)
-        second.kill()
-        await recorded(client, generations)
-    said = await asyncio.to_thread(world.up.parley, "rebuild", "all", "--check")
+async def test_each_of_two_is_killed_under_load(up: Up) -> None:
+    async with Client(up.url, up.admin_key) as client:
+        with another(up) as second:
+            first = up.child("projections")
+            generations = await load(client)
+            first.kill()
+            await recorded(client, generations)
+            # The supervisor has started the first one again by now, or does so; then it is the other's turn.
+            await asyncio.to_thread(until, lambda: _runs(up), "the first one did not come back")
+            generations = await load(client)
+            second.kill()
+            await recorded(client, generations)
+    said = await asyncio.to_thread(up.parley, "rebuild", "all", "--check")
     assert "DIFFERS" not in said
     assert "event_log: equals" in said
 
