@@ -25,20 +25,25 @@ def temporary(short_folder: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=short_folder))
 
 
+def finished_bench(command: str, folder: Path, temporary: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m` with ``command`` in ``folder``; it went well, and was told by no setting of ours."""
+    finished = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=folder,
+        env={**os.environ, "PARLEY_BUS__PARTITIONS": "none", "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bus", [Bus.postgres, pytest.param(Bus.pulsar, marks=pytest.mark.pulsar)])
 def test_everything_is_measured_and_right(bus: Bus, tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "settings.toml").write_text("port = 'of whoever works in this folder'\n")
-    finished = subprocess.run(
-        [sys.executable, "-m", "benches", "--quick", "--bus", bus.value, "--json", "figures.json"],
-        cwd=tmp_path,
-        env={**os.environ, "PARLEY_BUS__PARTITIONS": "none", "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    finished = finished_bench(f"benches --quick --bus {bus.value} --json figures.json", tmp_path, temporary)
     run = Run.model_validate_json((tmp_path / "figures.json").read_text())
     assert finished.stdout == markdown(run) + "\n"
     plan = quick([bus])
@@ -88,16 +93,7 @@ def test_a_signal_ends_all_that_it_started(number: signal.Signals, temporary: Pa
 
 @pytest.mark.timeout(600)
 def test_what_becomes_of_events_is_measured_by_itself(tmp_path: Path, temporary: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-m", "benches", "--only", "record", "--quick", "--bus", "postgres", "--json", "figures.json"],
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    finished = finished_bench("benches --only record --quick --bus postgres --json figures.json", tmp_path, temporary)
     run = RecordRun.model_validate_json((tmp_path / "figures.json").read_text())
     assert finished.stdout == record_markdown(run) + "\n"
     assert f"{run.plan.steps}/{run.plan.steps} " in finished.stderr
@@ -110,16 +106,7 @@ def test_what_becomes_of_events_is_measured_by_itself(tmp_path: Path, temporary:
 
 @pytest.mark.timeout(240)
 def test_the_door_is_measured_beside_no_proxy(tmp_path: Path, temporary: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-m", "benches.doors", "--seconds", "1", "--no-litellm", "--streams", "4"],
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        timeout=230,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    finished = finished_bench("benches.doors --seconds 1 --no-litellm --streams 4", tmp_path, temporary)
     rows = [line.split(" | ") for line in finished.stdout.splitlines() if line.startswith(("| direct", "| Parley"))]
     assert [row[0] for row in rows] == ["| direct", "| Parley"] * 3
     for row in rows:
@@ -130,16 +117,7 @@ def test_the_door_is_measured_beside_no_proxy(tmp_path: Path, temporary: Path) -
 
 @pytest.mark.timeout(300)
 def test_what_more_workers_bring_is_measured(tmp_path: Path, temporary: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-m", "benches.scale", "--seconds", "4", "--slots", "1"],
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        capture_output=True,
-        text=True,
-        timeout=290,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    finished = finished_bench("benches.scale --seconds 4 --slots 1", tmp_path, temporary)
     rows = [line.strip("| ").split(" | ") for line in finished.stdout.splitlines() if line.startswith("| ")]
     levels = [row for row in rows if len(row) == 11 and row[0].isdigit()]
     assert [row[:2] for row in levels] == [["1", "1"], ["2", "2"], ["4", "4"]]

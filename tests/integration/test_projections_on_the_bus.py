@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -9,10 +9,9 @@ from backplane.adapters.postgres_bus.bus import PostgresBus
 from backplane.ports.bus import Position
 from backplane.settings import PoolSettings, Settings
 from event_schemas.codec import AnyEnvelope, encode
-from event_schemas.generation import SubmitPrompt
 from event_schemas.topics import CONTROL, EVENTS, PROJECTIONS, all_topics, commands, dead_letters
-from projections.main import keep_up
 from tests.conftest import TestDatabase
+from tests.integration.projecting import projecting, publish
 from tests.unit.projections.deadline import eventually
 from tests.unit.projections.doubles import WatchedReadiness
 from tests.unit.projections.story import Story
@@ -29,27 +28,12 @@ class Installation:
         self.bus = PostgresBus(database.owner_url)
         self.reader = PostgresDatabase(database.owner_url, pool_size=2)
 
-    @asynccontextmanager
-    async def projections(self) -> AsyncIterator[WatchedReadiness]:
+    def projections(self) -> AbstractAsyncContextManager[WatchedReadiness]:
         """A process of the projections, under its own role, stopped when the block ends."""
-        bus = PostgresBus(self._database.role_url("projections"), lease_s=2)
-        database = PostgresDatabase(self._database.role_url("projections"), pool_size=2)
-        readiness, stop = WatchedReadiness(), asyncio.Event()
-        serving = asyncio.create_task(keep_up(bus, database, SETTINGS, stop, readiness))
-        try:
-            await eventually(lambda: bool(readiness.said) and (not readiness.blocked or serving.done()))
-            yield readiness
-        finally:
-            stop.set()
-            async with asyncio.timeout(20):
-                await serving
-            await database.close()
-            await bus.close()
+        return projecting(PostgresBus(self._database.role_url("projections"), lease_s=2), self._database, SETTINGS)
 
     async def publish(self, facts: Sequence[AnyEnvelope]) -> None:
-        for fact in facts:
-            topic = commands("local") if isinstance(fact.data, SubmitPrompt) else EVENTS
-            await self.bus.publish(topic, encode(fact), key=str(fact.tenantid))
+        await publish(self.bus, facts)
 
     async def recorded(self, lines: int) -> None:
         """Wait until the record has so many lines."""

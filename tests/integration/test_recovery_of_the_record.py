@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +21,13 @@ from backplane.adapters.pulsar_bus import PulsarBus
 from backplane.ports.bus import Bus
 from backplane.ports.freshness import caught_up
 from backplane.settings import PoolSettings, Settings
-from event_schemas.codec import AnyEnvelope, encode
-from event_schemas.generation import SubmitPrompt
-from event_schemas.topics import EVENTS, PROJECTIONS, all_topics, commands, dead_letters
+from event_schemas.codec import AnyEnvelope
+from event_schemas.topics import PROJECTIONS, all_topics, dead_letters
 from projections.batch import READ_MODELS
-from projections.main import keep_up
 from projections.verify import verify
 from tests.backup import dump, restore
 from tests.conftest import PostgresServer, TestDatabase
-from tests.unit.projections.deadline import eventually
+from tests.integration.projecting import projecting, publish
 from tests.unit.projections.doubles import WatchedReadiness
 from tests.unit.projections.story import Story
 
@@ -52,25 +50,11 @@ class World:
 
     async def publish(self, facts: Sequence[AnyEnvelope]) -> None:
         bus = self.open_bus()
-        for fact in facts:
-            topic = commands("local") if isinstance(fact.data, SubmitPrompt) else EVENTS
-            await bus.publish(topic, encode(fact), key=str(fact.tenantid))
+        await publish(bus, facts)
         await bus.close()
 
-    @asynccontextmanager
-    async def projections(self) -> AsyncIterator[WatchedReadiness]:
-        bus, database = self.open_bus(), PostgresDatabase(self.models.role_url("projections"), pool_size=2)
-        readiness, stop = WatchedReadiness(), asyncio.Event()
-        serving = asyncio.create_task(keep_up(bus, database, SETTINGS, stop, readiness))
-        try:
-            await eventually(lambda: bool(readiness.said) and (not readiness.blocked or serving.done()))
-            yield readiness
-        finally:
-            stop.set()
-            async with asyncio.timeout(PATIENCE_S):
-                await serving
-            await database.close()
-            await bus.close()
+    def projections(self) -> AbstractAsyncContextManager[WatchedReadiness]:
+        return projecting(self.open_bus(), self.models, SETTINGS)
 
     async def project_all(self) -> None:
         """Run the projections until they have passed, and acknowledged, all that there is."""
