@@ -46,11 +46,11 @@ def translated(error: PulsarException, address: PulsarAddress, topic: str, doing
     return silent(address, f"cannot {doing} {topic!r} now ({result.name})")
 
 
-def silent(address: PulsarAddress, said: str) -> BusError:
-    """What a broker that does not answer in time means: to a token that has expired its client says nothing else."""
-    if address.token_expired_at is None:
-        return BusUnavailable(f"Pulsar at {address.url} {said}")
-    return BusRefused(f"Pulsar at {address.url} {said}; {address.token_advice}")
+def silent(address: PulsarAddress, said: str) -> BusUnavailable:
+    """What a broker that does not answer in time means: to a token that has expired its client says nothing else, yet
+    what was published before that was noticed may have arrived."""
+    advice = "" if address.token_expired_at is None else f"; {address.token_advice}"
+    return BusUnavailable(f"Pulsar at {address.url} {said}{advice}")
 
 
 def missing(address: PulsarAddress, topic: str) -> UnknownTopic:

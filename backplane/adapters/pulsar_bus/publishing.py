@@ -11,7 +11,7 @@ from pulsar.asyncio import Producer, PulsarException
 
 from backplane.adapters.pulsar_bus.broker import Broker
 from backplane.adapters.pulsar_bus.errors import silent, translated
-from backplane.ports.bus import MAX_MESSAGE_BYTES, BusUnavailable, MessageTooLarge, Position
+from backplane.ports.bus import MAX_MESSAGE_BYTES, BusError, BusRefused, BusUnavailable, MessageTooLarge, Position
 
 _MOST_PENDING = 10_000
 _Place = tuple[str, int]
@@ -43,12 +43,17 @@ class Publishing:
     ) -> Position:
         topic = await self._broker.topic(name)
         place = name, topic.partition(key, partition)
+        sending = False
         try:
             producer = await self._producer(place)
+            sending = True
             sent = await producer.send(payload, properties=dict(properties) if properties else None, partition_key=key)
         except PulsarException as error:
-            await self._give_up(place, error)
-            raise translated(error, self._broker.address, name, "publish to") from None
+            failure = await self._given_up(place, error)
+            if sending and isinstance(failure, BusRefused):
+                # A new connection is refused; what went over the one before it may have arrived.
+                failure = BusUnavailable(str(failure))
+            raise failure from None
         return Position(sent.ledger_id(), sent.entry_id())
 
     async def drain(self) -> None:
@@ -75,15 +80,21 @@ class Publishing:
             max_pending_messages=_MOST_PENDING,
         )
 
-    async def _give_up(self, place: _Place, error: PulsarException) -> None:
-        """Begin anew with the next message: a producer that was fenced, or whose topic was deleted, never recovers."""
+    async def _given_up(self, place: _Place, error: PulsarException) -> BusError:
+        """What ``error`` means. The next message begins anew: a producer that was fenced, or whose topic was deleted,
+        never recovers."""
+        meaning = translated(error, self._broker.address, place[0], "publish to")
         if error.error() == Result.ProducerQueueIsFull:
-            return
+            return meaning
         making = self._producers.pop(place, None)
         if making is not None and making.done() and not making.exception():
             with suppress(PulsarException):
                 await making.result().close()
         if error.error() == Result.Timeout:
-            # Raises UnknownTopic where that is why.
-            with suppress(BusUnavailable):
+            try:
                 await self._broker.look_up(place[0])
+            except BusUnavailable:
+                pass
+            except BusError as reason:
+                return reason
+        return meaning
