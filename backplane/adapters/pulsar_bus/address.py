@@ -50,6 +50,6 @@ def _expiry(token: str | None) -> datetime | None:
     claims = (token or "").split(".")[1:2]
     try:
         ends = json.loads(base64.urlsafe_b64decode(claims[0] + "==")).get("exp") if claims else None
-    except (binascii.Error, ValueError, AttributeError):
+        return datetime.fromtimestamp(ends, UTC) if isinstance(ends, int) else None
+    except (binascii.Error, ValueError, AttributeError, OverflowError, OSError):
         return None
-    return datetime.fromtimestamp(ends, UTC) if isinstance(ends, int) else None

@@ -12,6 +12,7 @@ from pulsar.asyncio import PulsarException
 
 from backplane.adapters.pulsar_bus.address import PulsarAddress
 from backplane.adapters.pulsar_bus.broker import Broker
+from backplane.adapters.pulsar_bus.errors import translated
 from backplane.adapters.pulsar_bus.publishing import Publishing
 from backplane.ports.bus import BusError, BusRefused, BusUnavailable, UnknownTopic
 from backplane.ports.partitioning import Partitioned
@@ -83,3 +84,9 @@ async def test_who_is_refused_after_a_message_was_sent_may_have_published_it() -
 async def test_who_is_refused_before_has_not() -> None:
     assert type(await failure(ScriptedBroker(create=Result.AuthorizationError))) is BusRefused
     assert type(await failure(ScriptedBroker(send=Result.Timeout, look_up=UnknownTopic("gone")))) is UnknownTopic
+
+
+@pytest.mark.parametrize("exp", [10**12, 10**30, -(10**18), True, "soon", None, 1.5], ids=str)
+def test_an_odd_end_of_a_token_makes_no_other_error_of_an_outage(exp: object) -> None:
+    said = translated(PulsarException(Result.Timeout), address(exp), "t", "publish to")
+    assert type(said) is BusUnavailable
