@@ -11,6 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from uuid import UUID
 
 from backplane.ports.bus import BusError, Publisher
@@ -62,7 +63,7 @@ class Lanes:
         elif now - self._asked.get(topic, self._known[topic]) > _FRESH_S:
             self._asked[topic] = now
             if topic not in self._asking or self._asking[topic].done():
-                self._asking[topic] = asyncio.create_task(self._ask(topic))
+                self._asking[topic] = asyncio.create_task(self._ask(topic), context=Context())
         if topic in self._asking and now - self._known[topic] > _STALE_S:
             await asyncio.wait({self._asking[topic]}, timeout=_PATIENCE_S)
         backlog = self._backlogs[topic]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 from backplane.ports.bus import BusError, Log, Position
@@ -46,7 +47,7 @@ class Freshness:
         waiter = _Waiter(asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         if self._comparing is None:
-            self._comparing = asyncio.create_task(self._compare_on())
+            self._comparing = asyncio.create_task(self._compare_on(), context=Context())
         try:
             async with asyncio.timeout(deadline_s):
                 await waiter.passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -28,7 +29,7 @@ class SingleFlight(Generic[Key, Value]):
         """The call that is under way, or a new one; it need not be awaited."""
         task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.create_task(self._run(key))
+            task = self._under_way[key] = asyncio.create_task(self._run(key), context=Context())
             task.add_done_callback(lambda ended: self._ended(key, ended))
         return task
 

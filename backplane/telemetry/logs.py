@@ -37,7 +37,10 @@ _concerned: ContextVar[Mapping[str, str]] = ContextVar("concerned", default=Mapp
 
 
 def concerns(**ids: object) -> None:
-    """What this task logs from now on, and what tasks do that it starts, concerns these: fields of each line."""
+    """What this task logs from now on, and what tasks do that it starts, concerns these: fields of each line.
+
+    A task that works for others too, or goes on for them, is started with a ``Context`` of its own.
+    """
     _concerned.set({**_concerned.get(), **{name: str(id) for name, id in ids.items()}})
 
 

@@ -61,6 +61,8 @@ async def _serve(
         lifespan="off",
         timeout_graceful_shutdown=_DRAIN_S,
         timeout_keep_alive=30,
+        # Of requests that come without waiting for answers, uvicorn begins the next in the context of the one before.
+        reset_contextvars=True,
     )
     listening = _listen(host, port, setting)
     AppStatus.should_exit = False

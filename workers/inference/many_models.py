@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ class ManyModels:
             self._turns[waiter].set_exception(failure)
 
     def _begin(self, coming: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coming)
+        task = asyncio.create_task(coming, context=Context())
         self._comings.add(task)
         task.add_done_callback(self._comings.discard)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextvars import Context
 from typing import Protocol
 from uuid import UUID
 
@@ -35,7 +36,7 @@ class Leases:
     def add(self, holder: Leaseholder) -> None:
         self._holders[holder.id] = holder
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(), context=Context())
 
     def remove(self, holder: Leaseholder) -> None:
         self._holders.pop(holder.id, None)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import Any
 
 import asyncpg
@@ -55,7 +56,7 @@ class Wakeups:
                         await self._start(self._connection, channel)
         if self._task is None:
             connected = asyncio.Event()
-            self._task = asyncio.create_task(self._run(connected))
+            self._task = asyncio.create_task(self._run(connected), context=Context())
             await connected.wait()
 
     async def unlisten(self, channels: Mapping[str, Heard]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import Context
 
 from pulsar import Result
 from pulsar.asyncio import Producer, PulsarException
@@ -65,7 +66,7 @@ class Publishing:
         # Shared like the look-up of a topic, for the same reason: order.
         making = self._producers.get(place)
         if making is None:
-            making = self._producers[place] = asyncio.create_task(self._make(place))
+            making = self._producers[place] = asyncio.create_task(self._make(place), context=Context())
             # Whoever waited for it may be gone when it fails; the next one hears of it, and begins anew.
             making.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return await asyncio.shield(making)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections import deque
+from contextvars import Context
 
 from redis.asyncio.connection import AbstractConnection
 
@@ -100,7 +101,7 @@ class Hub:
             return
         self._changed.set()
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="redis-hub")
+            self._task = asyncio.create_task(self._run(), name="redis-hub", context=Context())
         try:
             if not (self._away and listener.patient):
                 await asyncio.wait({listener.confirmed}, timeout=ANSWER_S)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import Context
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -73,7 +74,7 @@ class RedisStreamWriter:
             self._idle.clear()
             self._wake.set()
             if self._task is None:
-                self._task = asyncio.get_running_loop().create_task(self._run(), name="token-stream-writer")
+                self._task = asyncio.create_task(self._run(), name="token-stream-writer", context=Context())
 
     async def flush(self) -> None:
         await self._idle.wait()
