@@ -37,10 +37,12 @@ class Alarm:
         try:
             return await awaited
         except asyncio.CancelledError:
-            if self._rang and task.uncancel() <= cancelling:
+            if self._rang and task.cancelling() <= cancelling + 1:
                 raise TimeoutError from None
             raise
         finally:
+            if self._rang:
+                task.uncancel()
             self._waiting = None
             self._rang = False
 

@@ -96,3 +96,29 @@ async def test_a_wait_may_be_bounded_from_outside_too() -> None:
     assert current is not None
     assert current.cancelling() == 0
     alarm.stop()
+
+
+async def test_who_answers_a_ring_with_an_error_or_a_value_is_not_being_cancelled() -> None:
+    async def with_an_error() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            raise LookupError from None
+
+    async def with_a_value() -> int:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            return 42
+        raise AssertionError
+
+    alarm, current = Alarm(), asyncio.current_task()
+    assert current is not None
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SOON * 4):
+            with pytest.raises(LookupError):
+                await alarm.before(at(SOON), with_an_error())
+            assert current.cancelling() == 0
+            assert await alarm.before(at(SOON), with_a_value()) == 42
+            assert current.cancelling() == 0
+            await forever()
