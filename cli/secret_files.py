@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from joserfc import jwt
 from joserfc.jwk import OctKey
@@ -64,11 +65,11 @@ def _files(postgres: str, redis: str) -> dict[str, Callable[[Made], str]]:
 
     return {
         "postgres_password": random,
-        "PARLEY_POSTGRES__URL": lambda made: f"postgresql://{OWNER}:{made['postgres_password']}@{postgres}",
+        "PARLEY_POSTGRES__URL": lambda made: f"postgresql://{_credentials(made['postgres_password'])}@{postgres}",
         **{f"PARLEY_POSTGRES__ROLE_URLS__{role.upper()}": role_url(role) for role in ROLES},
         "redis_password": random,
         "redis_users.acl": lambda made: _redis_users(made["redis_password"]),
-        "PARLEY_REDIS__URL": lambda made: f"redis://{OWNER}:{made['redis_password']}@{redis}/0",
+        "PARLEY_REDIS__URL": lambda made: f"redis://{_credentials(made['redis_password'])}@{redis}/0",
         # The broker takes the file's bytes as they are: 32 of them make it HS256.
         "pulsar_token_key": lambda made: secrets.token_urlsafe(24),
         "pulsar_admin_token": lambda made: _token(PULSAR_ADMINISTRATOR, made["pulsar_token_key"]),
@@ -80,9 +81,14 @@ def _files(postgres: str, redis: str) -> dict[str, Callable[[Made], str]]:
     }
 
 
+def _credentials(password: str) -> str:
+    """The owner's in a URL. A password that somebody wrote has a line's end, and any characters."""
+    return f"{OWNER}:{quote(password.strip(), safe='')}"
+
+
 def _redis_users(password: str) -> str:
     """Redis's users: ours, and, for its health check, one without a password who may only ask whether it answers."""
-    digest = hashlib.sha256(password.encode()).hexdigest()
+    digest = hashlib.sha256(password.strip().encode()).hexdigest()
     return f"user default on nopass resetchannels -@all +ping\nuser {OWNER} on #{digest} ~* &* +@all -@admin\n"
 
 

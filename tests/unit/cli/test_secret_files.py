@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import redis
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from sqlalchemy import make_url
@@ -71,6 +72,21 @@ def test_redis_knows_the_password_by_its_hash_alone(folder: Path) -> None:
     made = write(folder)
     assert hashlib.sha256(made["redis_password"].encode()).hexdigest() in made["redis_users.acl"]
     assert made["redis_password"] not in made["redis_users.acl"]
+
+
+def test_passwords_that_somebody_wrote_are_what_servers_read_of_them(folder: Path) -> None:
+    password = "p@ss/w:rd %41?#"
+    folder.mkdir()
+    for name in ("postgres_password", "redis_password"):
+        (folder / name).write_text(f"{password}\n")
+    made = write(folder)
+    for name, host in (("PARLEY_POSTGRES__URL", "db"), ("PARLEY_REDIS__URL", "cache")):
+        url = make_url(made[name])
+        assert (url.username, url.password, url.host) == ("parley", password, host)
+    with redis.Redis.from_url(made["PARLEY_REDIS__URL"]) as client:
+        assert client.connection_pool.connection_kwargs["password"] == password
+    assert f"#{hashlib.sha256(password.encode()).hexdigest()} " in made["redis_users.acl"]
+    assert made["postgres_password"] == f"{password}\n"
 
 
 def test_tokens_name_their_roles(folder: Path) -> None:
