@@ -17,6 +17,7 @@ from workers.claims import Busy, Claimed, Claims, Elsewhere, Ended, Expired, Min
 from workers.facts import Facts
 from workers.outcome import Broken, Repair
 from workers.shape import Unfit
+from workers.waiting import waited
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Delivery:
     facts: Facts
     broken: Broken | None = None
     unfit: Unfit | None = None
+    _waited: bool = False
 
     @classmethod
     def of(cls, message: Message, worker: str, billing: Billing) -> Delivery:
@@ -40,6 +42,12 @@ class Delivery:
         if not isinstance(envelope.data, SubmitPrompt):
             raise Poison(f"{envelope.type} is no prompt")
         return cls([message], envelope, envelope.data, Facts(envelope, envelope.data, worker, billing))
+
+    def waited(self) -> None:
+        """It was claimed as its first attempt; again, where that one found no room, which counts no second time."""
+        if not self._waited:
+            self._waited = True
+            waited(self.envelope, self.prompt)
 
     def say_whose(self) -> None:
         """In what the current task logs."""

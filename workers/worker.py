@@ -31,7 +31,7 @@ from workers.running import Run, Running
 from workers.terminal_frames import terminal_frame
 from workers.turns import Turns
 from workers.upstream import Leave
-from workers.waiting import Waiting, waited
+from workers.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ class Worker:
             if isinstance(answer, Claimed):
                 unused, permit = permit, None
                 if answer.attempt == 1:
-                    waited(delivery.envelope, delivery.prompt)
+                    delivery.waited()
                 return await self._attempt(delivery, answer, unused)
         finally:
             await self._ports.upstream.give_back(permit)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 import workers.worker
 from backplane.adapters.postgres_bus.shared import SharedConsumer
@@ -36,6 +37,10 @@ WINDOW_S = 1.5
 
 def prompt() -> SubmitPrompt:
     return scripted().model_copy(update={"model": "gpt-4o-mini"})
+
+
+def waits_counted() -> float:
+    return REGISTRY.get_sample_value("parley_worker_queue_seconds_count", {"pool": prompt().pool}) or 0.0
 
 
 @dataclass
@@ -89,7 +94,7 @@ async def test_who_finds_no_room_is_not_claimed_and_runs_when_there_is(scene: Sc
 async def test_an_attempt_that_finds_its_room_gone_was_never_made(scene: Scene) -> None:
     scene.server.queue(Script(fault="429", retry_after=1))
     await scene.worker("w")
-    one = prompt()
+    one, before = prompt(), waits_counted()
     await scene.world.submit(one)
     await scene.asked(1)
 
@@ -101,6 +106,7 @@ async def test_an_attempt_that_finds_its_room_gone_was_never_made(scene: Scene) 
     assert isinstance(ended, GenerationCompleted)
     assert ended.attempt == 1
     assert not [event for event in await scene.world.events(one) if isinstance(event.data, AttemptLost)]
+    assert waits_counted() == before + 1
 
 
 async def test_what_waits_for_room_can_be_cancelled(scene: Scene) -> None:
