@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -65,6 +66,16 @@ async def test_a_start_that_is_given_up_leaves_no_process() -> None:
         starting.cancel()
         assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], asyncio.CancelledError)
     assert set(psutil.Process().children()) == before
+
+
+async def test_an_engine_that_does_not_start_ends_by_itself(tmp_path: Path) -> None:
+    engine = process(backend="xllamacpp", model_file=tmp_path / "none.gguf")
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(BackendUnavailable) as broken:
+            await engine.start(lambda doing, share: None)
+    assert broken.value.reason == "model_unusable"
+    assert engine._process is not None
+    assert engine._process.returncode == 0
 
 
 async def test_a_killed_process_ends_what_it_ran_and_says_how_it_ended() -> None:

@@ -63,7 +63,8 @@ class EngineProcess:
             if self._writer is not None:
                 self._writer.close()
             if self._process is not None:
-                await self._kill()
+                # An engine that says why it does not start ends by itself.
+                await (self._end() if isinstance(error, BackendError) else self._kill())
             if not isinstance(error, OSError):
                 raise
             raise BackendUnavailable("engine_failed", f"no process for the engine could be started: {error}") from error
