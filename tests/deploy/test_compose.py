@@ -37,7 +37,7 @@ SERVICES = compose.services(FULL)
 OURS = {name: service for name, service in SERVICES.items() if compose.is_ours(service)}
 ONCE = {"migrate", "pulsar-setup", "operator", "secrets"}
 
-STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT", "FORWARDED_ALLOW_IPS"}
 """Variables of other projects that our services have."""
 
 NEEDS = {
