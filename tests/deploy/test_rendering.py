@@ -12,7 +12,7 @@ import pytest
 
 from backplane.adapters.embedded.pulsar import VERSION, EmbeddedPulsar
 from tests.deploy.cluster import Secrets, cluster
-from tests.deploy.manifests import COMMITTED, committed, rendered, template
+from tests.deploy.manifests import COMMITTED, Object, committed, rendered, template
 
 pytestmark = pytest.mark.helm
 
@@ -52,13 +52,30 @@ def test_hooks_come_before_the_release_and_set_pulsar_up_first() -> None:
     assert weight["parley-pulsar-setup"] < weight["parley-migrate"]
 
 
-def test_without_hooks_each_release_has_jobs_of_its_own() -> None:
-    first, second = (
-        {each["metadata"]["name"] for each in rendered("kubectl", "--set", f"image.tag={tag}").of_kind("Job")}
-        for tag in ("1.0_A", "1.1")
+def test_without_hooks_what_differs_is_a_job_of_its_own() -> None:
+    """Nobody can change a Job's template, and every setting stands in it."""
+
+    def jobs(setting: str = "") -> dict[str, Object]:
+        return {each["metadata"]["name"]: each["spec"] for each in rendered("kubectl", "--set", setting).of_kind("Job")}
+
+    more = (
+        "settings.backend=openai",
+        "settings.models={gpt-4o}",
+        "scaling.min=1",
+        "scaling.max=1",
+        "resources.limits.cpu=1",
     )
-    assert first == {"parley-migrate-1-0-a", "parley-pulsar-setup-1-0-a"}
-    assert not first & second
+
+    made = [
+        jobs(),
+        jobs(f"image.tag={'a' * 128}"),
+        jobs(",".join(f"pools.more.{each}" for each in more)),
+        jobs("settings.log_level=DEBUG"),
+    ]
+    names = [name for each in made for name in each]
+    assert len(set(names)) == len(names) == 2 * len(made)
+    assert all(re.fullmatch(r"parley-(migrate|pulsar-setup)-[0-9a-f]{8}", name) for name in names)
+    assert jobs("gateway.replicas=5") == made[0]
     # Our own servers come with the release, so that their jobs cannot come before it.
     assert all("annotations" not in each["metadata"] for each in rendered("local").of_kind("Job"))
 
@@ -123,7 +140,8 @@ def test_secrets_that_are_named_are_those_the_chart_makes() -> None:
 def test_a_bus_in_postgres_needs_no_pulsar() -> None:
     arguments = ("--set", "settings.bus.pulsar.url=,settings.bus.pulsar.admin_url=,keda.enabled=false")
     manifests = rendered("kubectl", *arguments)
-    assert [each["metadata"]["name"] for each in manifests.of_kind("Job")] == ["parley-migrate-0-1-0"]
+    (job,) = manifests.of_kind("Job")
+    assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "migrate"
     with pytest.raises(subprocess.CalledProcessError) as failed:
         template("kubectl", "--set", "settings.bus.pulsar.url=")
     assert "keda.enabled needs Pulsar" in failed.value.stderr
