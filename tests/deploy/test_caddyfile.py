@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
@@ -15,6 +18,7 @@ import query_api.main
 from backplane.settings import Settings
 from gateway import doors
 from tests.deploy.compose import ROOT, services
+from tests.deploy.running_caddy import caddy
 
 TEXT = (ROOT / "deploy/caddy/Caddyfile").read_text()
 
@@ -97,6 +101,24 @@ def test_metrics_are_not_for_everybody() -> None:
 def test_streams_are_not_kept_back() -> None:
     assert "\tflush_interval -1\n" in TEXT
     assert TEXT.count("reverse_proxy") == TEXT.count("import streaming") == len(HANDLES)
+
+
+@pytest.mark.cluster
+async def test_who_gets_no_answer_hears_what_to_do(tmp_path: Path) -> None:
+    """It cannot be told whether the request was done: Caddy does not send it again, and says how to."""
+    came: list[bytes] = []
+
+    async def takes_and_goes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readuntil(b"\r\n"))
+        writer.close()
+
+    service = await asyncio.start_server(takes_and_goes, "127.0.0.1", 0)
+    address = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
+    async with service, caddy(tmp_path, COMMAND_API=address) as (http, _), httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"http://127.0.0.1:{http}/v1/prompts", json={"input": "x"}, timeout=20)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "Idempotency-Key" in answer.text
+    assert came == [b"POST /v1/prompts HTTP/1.1\r\n"]
 
 
 def test_the_environment_is_that_of_the_compose_file() -> None:

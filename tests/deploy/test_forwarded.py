@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from backplane.web.server import serve_application
 from tests.certificates import Authority
 from tests.deploy import compose
 from tests.deploy.manifests import Manifests, committed
+from tests.deploy.running_caddy import caddy
 from tests.ports import lasting_ports
 
 APIS = ("gateway", "command-api", "query-api")
@@ -83,32 +83,16 @@ def test_only_who_serves_has_it(manifests: Manifests) -> None:
 async def test_nobody_tells_caddy_who_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", of_compose("gateway"))
     authority = Authority(tmp_path)
-    port, http, https, health = lasting_ports(4)
     certificate, key = authority.sign("site")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "CADDY_HTTP_PORT": str(http),
-        "CADDY_HTTPS_PORT": str(https),
-        "CADDY_HEALTH_PORT": str(health),
-        "CADDY_SITE": "https://127.0.0.1",
-        "CADDY_TLS": f"tls {certificate} {key}",
-        "GATEWAY": f"127.0.0.1:{port}",
-    }
+    (port,) = lasting_ports(1)
+    site = {"CADDY_SITE": "https://127.0.0.1", "CADDY_TLS": f"tls {certificate} {key}", "GATEWAY": f"127.0.0.1:{port}"}
     trusted = ssl.create_default_context(cafile=authority.file)
-    async with serving(port), caddy(environment), httpx.AsyncClient(verify=trusted, trust_env=False) as client:
-        url = f"https://127.0.0.1:{https}/"
-        answer = await _answered(client, f"{url}seen")
-        assert answer.json() == ["127.0.0.1", url]
-
-
-async def _answered(client: httpx.AsyncClient, url: str) -> httpx.Response:
-    for _ in range(100):
-        try:
-            return await client.get(url, headers=FORGED)
-        except httpx.ConnectError:
-            await asyncio.sleep(0.1)
-    raise AssertionError("Caddy does not listen")
+    async with (
+        serving(port),
+        caddy(tmp_path, **site) as (_, https),
+        httpx.AsyncClient(base_url=f"https://127.0.0.1:{https}/", verify=trusted, trust_env=False) as client,
+    ):
+        assert (await client.get("/seen", headers=FORGED)).json() == ["127.0.0.1", str(client.base_url)]
 
 
 @asynccontextmanager
@@ -120,14 +104,3 @@ async def serving(port: int) -> AsyncIterator[None]:
     finally:
         stop.set()
         await running
-
-
-@asynccontextmanager
-async def caddy(environment: dict[str, str]) -> AsyncIterator[None]:
-    argv = ["caddy", "run", "--config", str(compose.ROOT / "deploy/caddy/Caddyfile"), "--adapter", "caddyfile"]
-    process = await asyncio.create_subprocess_exec(*argv, env=environment, stderr=asyncio.subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
