@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import tomllib
@@ -36,6 +37,8 @@ FULL = {
 SERVICES = compose.services(FULL)
 OURS = {name: service for name, service in SERVICES.items() if compose.is_ours(service)}
 ONCE = {"migrate", "pulsar-setup", "operator", "secrets"}
+
+PAGE = (ROOT / "docs/how-to/compose.md").read_text()
 
 STANDARD = {"OTEL_EXPORTER_OTLP_ENDPOINT", "FORWARDED_ALLOW_IPS"}
 """Variables of other projects that our services have."""
@@ -299,6 +302,16 @@ def test_services_wait_for_what_they_cannot_start_without() -> None:
         for other, how in service.get("depends_on", {}).items():
             wanted = "service_completed_successfully" if other in ONCE else "service_healthy"
             assert how == {"condition": wanted}
+
+
+def test_the_page_migrates_before_the_old_services_are_removed() -> None:
+    commands = re.findall(r"^docker compose (.*)$", PAGE.partition("## Upgrade\n")[2], re.MULTILINE)
+    assert commands[:4] == ["build", "run --rm pulsar-setup", "run --rm migrate", "up --detach"]
+
+
+def test_the_page_runs_services_that_are_there() -> None:
+    named = set(re.findall(r"docker compose run --rm ([a-z-]+)", PAGE))
+    assert {"secrets", "operator", "migrate"} <= named <= set(SERVICES)
 
 
 def test_prometheus_asks_every_service_on_its_port() -> None:
