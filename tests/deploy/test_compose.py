@@ -325,6 +325,17 @@ def test_prometheus_asks_every_service_on_its_port() -> None:
     assert {name for names in asked.values() for name in names} <= set(SERVICES)
 
 
+def test_the_page_names_the_collector_as_the_exporter_asks_it() -> None:
+    """OTLP over HTTP, which is the one exporter that is installed."""
+    collector: Any = yaml.safe_load((ROOT / "deploy/otel/collector.yaml").read_text())
+    port = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].rpartition(":")[2]
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(
+        one.startswith("opentelemetry-exporter-otlp-proto-http") for one in package["optional-dependencies"]["otel"]
+    )
+    assert re.findall(r"http://otel-collector:\d+", PAGE) == [f"http://otel-collector:{port}"]
+
+
 def test_the_model_that_triton_runs_is_in_its_repository() -> None:
     model = ROOT / "deploy/triton/models/chat"
     assert 'backend: "vllm"' in (model / "config.pbtxt").read_text()
