@@ -59,12 +59,15 @@ def parley(short_folder: Path, health_port: int) -> Iterator[Up]:
 @pytest.fixture
 async def prometheus(tmp_path: Path, parley: Up, health_port: int) -> AsyncIterator[httpx.AsyncClient]:
     """One that runs our rules, once a second, on the services of ``parley``."""
-    ports = (parley.port, *range(health_port, health_port + len(POOLS) + 2))
-    targets = [f"127.0.0.1:{port}" for port in ports]
+    others = [f"127.0.0.1:{port}" for port in range(health_port, health_port + len(POOLS) + 2)]
+    targets = [
+        {"targets": [f"127.0.0.1:{parley.port}"], "labels": {"service": "gateway"}},
+        {"targets": others},
+    ]
     changed: dict[str, Any] = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(file) for file in ALERTS],
-        "scrape_configs": [{"job_name": "parley", "static_configs": [{"targets": targets}]}],
+        "scrape_configs": [{"job_name": "parley", "static_configs": targets}],
     }
     config = tmp_path / "prometheus.yaml"
     config.write_text(yaml.safe_dump(changed))
