@@ -20,6 +20,7 @@ from gateway import doors
 from tests.deploy.compose import ROOT, services
 from tests.deploy.running_caddy import caddy
 
+CLUSTER_PAGE = (ROOT / "docs/running/cluster.md").read_text()
 TEXT = (ROOT / "deploy/caddy/Caddyfile").read_text()
 
 SERVICES = {"GATEWAY": "gateway", "COMMAND_API": "command-api", "QUERY_API": "query-api"}
@@ -96,6 +97,12 @@ def test_every_handle_is_read_here() -> None:
 def test_metrics_are_not_for_everybody() -> None:
     assert MATCHERS["private"].paths == ["/metrics", "/readyz"]
     assert "\t\trespond @private 404\n" in TEXT
+
+
+def test_nor_in_the_caddyfile_of_the_page_on_clusters() -> None:
+    shown = re.findall(r"^cat > \S*Caddyfile <<'CADDY'\n(.*?)^CADDY$", CLUSTER_PAGE, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 1
+    assert "\t@private path /metrics /readyz\n\trespond @private 404\n" in shown[0]
 
 
 def test_streams_are_not_kept_back() -> None:

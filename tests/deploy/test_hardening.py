@@ -6,7 +6,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from tests.architecture.test_named_things import WITHOUT_PERMISSION
 from tests.deploy.manifests import Manifests, Object
+from tests.unit.backplane.test_permissions import routes as routes_with_permissions
 
 APIS = {"command-api", "query-api", "gateway"}
 
@@ -153,7 +155,23 @@ def test_streams_pass_the_ingress_unbuffered(manifests: Manifests) -> None:
         assert annotations == {"router.entrypoints": "websecure", "router.tls": "true"}
     services = {each["metadata"]["name"]: each["spec"] for each in manifests.of_kind("Service")}
     for rule in ingress["spec"]["rules"]:
-        (path,) = rule["http"]["paths"]
-        backend = path["backend"]["service"]
+        (backend,) = {str(path["backend"]): path["backend"]["service"] for path in rule["http"]["paths"]}.values()
         assert backend["name"].removeprefix("parley-") in APIS
         assert backend["port"]["name"] in {port["name"] for port in services[backend["name"]]["ports"]}
+
+
+def test_the_ingress_lets_every_route_in_but_what_is_the_clusters(manifests: Manifests) -> None:
+    if not manifests.values["ingress"]["enabled"]:
+        pytest.skip("no ingress")
+
+    def lets_in(path: str, rule: Object) -> bool:
+        return path == rule["path"] or (rule["pathType"] == "Prefix" and path.startswith(f"{rule['path']}/"))
+
+    (ingress,) = manifests.of_kind("Ingress")
+    asked = {name.split(" ")[1].rstrip("/") or "/" for name, _ in routes_with_permissions()}
+    for host in ingress["spec"]["rules"]:
+        rules = host["http"]["paths"]
+        let_in = {path for path in {*asked, *WITHOUT_PERMISSION} if any(lets_in(path, rule) for rule in rules)}
+        assert {*asked, *WITHOUT_PERMISSION} - let_in == {"/metrics", "/readyz"}
+        # Nor is there one that no route needs.
+        assert [rule["path"] for rule in rules if not any(lets_in(path, rule) for path in let_in)] == []
