@@ -105,6 +105,7 @@ def test_prometheus_finds_every_service(manifests: Manifests) -> None:
         component = labels["app.kubernetes.io/component"]
         if component in expression["values"] and selector["matchLabels"].items() <= labels.items():
             assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+            assert labels[monitor["spec"]["jobLabel"]] == "parley"
             found.add(component)
     assert found == set(manifests.services())
     assert manifests.values["serviceMonitor"]["labels"].items() <= monitor["metadata"]["labels"].items()
