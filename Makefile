@@ -185,7 +185,7 @@ check-helm: $(INSTALLED) $(HELM) ## check the Helm chart: rendered by Helm, vali
 check-deploy: $(INSTALLED) ## policies of checkov on the Dockerfile, and whether a secret stands in the compose file or beside it
 	@$(FIND_UV); "$$uv" tool run --python "$$(command -v $(PYTHON))" checkov==3.3.30 --quiet --compact \
 	  --skip-download --directory . --framework dockerfile secrets \
-	  $(addprefix --skip-path ,.venv .uv .helm node_modules site tests deploy/secrets deploy/helm)
+	  $(addprefix --skip-path ,.venv .uv .helm node_modules site tests deploy/secrets deploy/certificates deploy/helm)
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## requests made of the OpenAPI document, 50,000 of them; ARGS="--requests 3000" asks fewer, --seed N again

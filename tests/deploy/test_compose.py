@@ -252,6 +252,21 @@ def test_every_folder_that_is_mounted_is_there() -> None:
     assert volumes == {source for _, source in mounts() if not source.startswith("./")}
 
 
+@pytest.mark.parametrize("folder", ["secrets", "certificates"])
+def test_git_never_has_what_lies_in_a_folder_of_secrets(folder: str) -> None:
+    assert (ROOT / "deploy" / folder / ".gitignore").read_text() == "*\n!.gitignore\n"
+
+
+def test_the_page_puts_certificates_where_caddy_finds_them() -> None:
+    """As root's: without capabilities, root reads nobody else's file of mode 600."""
+    given = dict(re.findall(r"^sudo install -o root -m (\d+) \S+ deploy/certificates/(\S+)$", PAGE, re.MULTILINE))
+    (line,) = re.findall(r"`CADDY_TLS=tls /certificates/(\S+) /certificates/(\S+)`", PAGE)
+    assert tuple(given.values()) == line
+    assert "600" in given
+    assert "./deploy/certificates:/certificates:ro" in SERVICES["caddy"]["volumes"]
+    assert "user" not in SERVICES["caddy"]
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_it_can_do_little(name: str) -> None:
     service = SERVICES[name]
