@@ -74,10 +74,11 @@ class Continuity:
             self._committed[place] = max(position, self._committed.get(place, position))
 
     async def _read_again(self, place: _Place, at: Position, done: Position) -> int:
-        count, after = 0, at
+        count, after, kept = 0, at, True
         while after < done:
             page = await self._bus.read(*place, after=None if after == BEGINNING else after, limit=MOST_MESSAGES)
             wanted = [message for message in page if message.position <= done]
+            kept = kept and bool(wanted) and _may_follow(wanted[0].position, after)
             for messages in slices(wanted):
                 count += await self._batch.apply(list(_readable(messages)), messages)
             if len(wanted) < len(page) or not wanted:
@@ -86,9 +87,18 @@ class Continuity:
         # What the bus has dropped meanwhile is missing for good, and not to be looked for at each start.
         async with self._database.system() as session:
             await positions.advance(session, {place: done}, READ_MODELS)
-        if count:
-            where = {"topic": place[0], "partition": place[1], "events": count}
+        where = {"topic": place[0], "partition": place[1], "at": str(at), "done": str(done), "events": count}
+        if kept:
             logger.warning("read again what Postgres did not have", extra={"action": "read_again"} | where)
+        else:
+            logger.warning(
+                "events are missing for good: neither Postgres nor the bus has all that was acknowledged on %s, "
+                "partition %d, from %s to %s",
+                *place,
+                at,
+                done,
+                extra={"action": "missing_for_good"} | where,
+            )
         return count
 
     async def _positions(self) -> dict[_Place, Position]:
@@ -100,6 +110,13 @@ class Continuity:
             await positions.set_back(session, place, BEGINNING, READ_MODELS)
         where = {"topic": place[0], "partition": place[1]}
         logger.info("the bus has none of what was read", extra={"action": "bus_began_anew"} | where)
+
+
+def _may_follow(first: Position, after: Position) -> bool:
+    """False where something between the two is surely gone: on the Postgres bus always, on Pulsar, which drops whole
+    ledgers and does not tell how long one was, within a ledger."""
+    ledger, entry = max(after, Position(0, 0))  # the Postgres bus counts from 1
+    return first.ledger != ledger or first.entry <= entry + 1
 
 
 def _readable(messages: Iterable[Message]) -> Iterable[Received]:

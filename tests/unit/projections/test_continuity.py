@@ -1,0 +1,100 @@
+"""What is read again after Postgres was set back, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from backplane.ports.bus import Message, Position
+from backplane.ports.database import Row
+from event_schemas.codec import encode
+from projections.continuity import Continuity
+from tests.unit.projections.doubles import MemoryBatch, MemoryBus
+from tests.unit.projections.story import Story
+
+TOPIC = "events"
+FACTS = Story().whole()
+
+
+def on_postgres(*entries: int) -> list[Message]:
+    return [Message(TOPIC, 0, Position(0, entry), None, encode(FACTS[entry - 1])) for entry in entries]
+
+
+def on_pulsar(*places: tuple[int, int]) -> list[Message]:
+    return [Message(TOPIC, 0, Position(*place), None, encode(fact)) for place, fact in zip(places, FACTS, strict=False)]
+
+
+class KeptBus(MemoryBus):
+    """One partition, of which ``kept`` is left; all that there was up to ``done`` is acknowledged."""
+
+    def __init__(self, kept: Sequence[Message], done: Position) -> None:
+        super().__init__()
+        self._kept = kept
+        self._done = done
+
+    async def read(self, topic: str, partition: int, *, after: Position | None, limit: int) -> Sequence[Message]:
+        return [message for message in self._kept if after is None or message.position > after][:limit]
+
+    async def heads(self, topic: str) -> Sequence[Position | None]:
+        return [self._done]
+
+    async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
+        return [self._done]
+
+
+class OnePosition:
+    """A database that knows how far the projections came on the one partition, and remembers where it was moved to."""
+
+    def __init__(self, at: Position | None) -> None:
+        self.at = at
+
+    @asynccontextmanager
+    async def system(self) -> AsyncIterator[OnePosition]:
+        yield self
+
+    async def all(self, sql: str, /, **parameters: Any) -> list[Row]:
+        return [] if self.at is None else [{"topic": TOPIC, "partition": 0, **self.at._asdict()}]
+
+    async def execute(self, sql: str, /, **parameters: Any) -> int:
+        self.at = Position(parameters["ledgers"][0], parameters["entries"][0])
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("at", "kept", "done", "action"),
+    [
+        pytest.param(Position(0, 1), on_postgres(1, 2, 3), Position(0, 3), "read_again", id="all of it"),
+        pytest.param(None, on_postgres(1, 2, 3), Position(0, 3), "read_again", id="all from the beginning"),
+        pytest.param(Position(0, 1), on_postgres(3), Position(0, 3), "missing_for_good", id="the oldest is dropped"),
+        pytest.param(None, on_postgres(2, 3), Position(0, 3), "missing_for_good", id="the very first is dropped"),
+        pytest.param(Position(0, 1), [], Position(0, 3), "missing_for_good", id="all is dropped"),
+        pytest.param(
+            Position(0, 1), on_postgres(4), Position(0, 3), "missing_for_good", id="only what comes later is kept"
+        ),
+        pytest.param(None, on_pulsar((7, 0), (7, 1)), Position(7, 1), "read_again", id="Pulsar, from the beginning"),
+        pytest.param(
+            Position(7, 1), on_pulsar((9, 0), (9, 1)), Position(9, 1), "read_again", id="Pulsar, the next ledger"
+        ),
+    ],
+)
+async def test_what_is_read_again_and_what_is_missing_for_good_are_told_apart(
+    at: Position | None, kept: Sequence[Message], done: Position, action: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch, database = MemoryBatch(), OnePosition(at)
+    continuity = Continuity(KeptBus(kept, done), database, batch)  # type: ignore[arg-type]
+    wanted = [message for message in kept if (at or Position(-1, -1)) < message.position <= done]
+    assert await continuity.mend([TOPIC]) == len(wanted)
+    assert [each.raw for each in batch.applied] == [message.payload for message in wanted]
+    assert database.at == done
+    [said] = caplog.records
+    assert said.levelno == logging.WARNING
+    told = vars(said)
+    assert (told["action"], told["events"], told["done"]) == (action, len(wanted), str(done))
+    assert (told["topic"], told["partition"], told["at"]) == (TOPIC, 0, str(at or Position(-1, -1)))
+    caplog.clear()
+    assert await continuity.mend([TOPIC]) == 0
+    assert caplog.records == []
