@@ -1,6 +1,7 @@
 """Events in, read models out. The only writers of the schema ``read_models``.
 
 main, runner   the service: from the bus to the batch and back to the ack
+insistence     tries again what cannot be applied yet; names a message that never can
 batch          the one transaction of a batch: record, folds, positions
 event_log      the record: order and hash, given once; the dedup that guards every projection
 table          what a projection is: a table, the rows that an envelope affects, a pure fold

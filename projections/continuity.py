@@ -6,17 +6,19 @@ other, by a restore or by a replica that takes over. Postgres is believed: what 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from backplane.ports.bus import Bus, Message, Position
 from backplane.ports.database import Database
-from event_schemas.codec import Poison, decode
+from backplane.telemetry.readiness import Readiness
 from event_schemas.topics import PROJECTIONS
 from projections import positions
 from projections.batch import READ_MODELS, Batch
-from projections.event_log import Received
-from projections.runner import MOST_MESSAGES, SetBack, slices
+from projections.insistence import BLOCK, Insistence, Sorted
+from projections.positions import SetBack
+from projections.runner import MOST_MESSAGES, slices
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +30,19 @@ BEGINNING = Position(-1, -1)
 class Continuity:
     """One a process."""
 
-    def __init__(self, bus: Bus, database: Database, batch: Batch) -> None:
+    def __init__(self, bus: Bus, database: Database, batch: Batch, readiness: Readiness, stop: asyncio.Event) -> None:
         self._bus = bus
         self._database = database
         self._batch = batch
+        self._readiness = readiness
+        self._insistence = Insistence(readiness, stop)
         self._committed: dict[_Place, Position] = {}
 
     async def mend(self, topics: Sequence[str]) -> int:
         """Apply what was acknowledged on ``topics`` and Postgres does not have, as far as the bus still keeps it.
 
-        Returns how many messages that were. To be called before subscribing. Raises DatabaseUnavailable, BusError, and
-        NewerVersion.
+        Returns how many messages that were. To be called before subscribing, and again until it returns. Raises
+        DatabaseUnavailable, BusError, NewerVersion, and Stopped.
         """
         applied = 0
         self._committed.clear()
@@ -75,12 +79,21 @@ class Continuity:
 
     async def _read_again(self, place: _Place, at: Position, done: Position) -> int:
         count, after, kept = 0, at, True
+
+        async def apply(sorted_: Sorted) -> None:
+            nonlocal count
+            # What is poison was set aside before it was acknowledged.
+            count += await self._batch.apply(sorted_.received, sorted_.passed)
+            self._readiness.block(BLOCK, "read again what Postgres did not have")
+
         while after < done:
             page = await self._bus.read(*place, after=None if after == BEGINNING else after, limit=MOST_MESSAGES)
             wanted = [message for message in page if message.position <= done]
             kept = kept and bool(wanted) and _may_follow(wanted[0].position, after)
             for messages in slices(wanted):
-                count += await self._batch.apply(list(_readable(messages)), messages)
+                newer = await self._insistence.until_done(messages, apply)
+                if newer is not None:
+                    raise newer[1]
             if len(wanted) < len(page) or not wanted:
                 break
             after = wanted[-1].position
@@ -117,11 +130,3 @@ def _may_follow(first: Position, after: Position) -> bool:
     ledgers and does not tell how long one was, within a ledger."""
     ledger, entry = max(after, Position(0, 0))  # the Postgres bus counts from 1
     return first.ledger != ledger or first.entry <= entry + 1
-
-
-def _readable(messages: Iterable[Message]) -> Iterable[Received]:
-    for message in messages:
-        try:
-            yield Received(decode(message.payload), message.payload)
-        except Poison:
-            continue  # it was set aside before it was acknowledged

@@ -21,9 +21,11 @@ from projections.backoff import Backoff
 from projections.batch import Batch
 from projections.checkpoints import keep_signing
 from projections.continuity import Continuity
+from projections.insistence import BLOCK, Stopped
 from projections.lag import measure
+from projections.positions import SetBack
 from projections.pruning import keep_pruning
-from projections.runner import BLOCK, MOST_MESSAGES, Runner, SetBack
+from projections.runner import MOST_MESSAGES, Runner
 from projections.settling import Settling
 
 logger = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ async def keep_up(
     """
     topics = all_topics(list(settings.pools))
     batch = Batch(database, None if settling is None else settling.wake)
-    continuity = Continuity(bus, database, batch)
+    continuity = Continuity(bus, database, batch, readiness, stop)
     backoff = Backoff(stop)
     readiness.block(BLOCK, "have not joined their subscription yet")
     while not stop.is_set():
@@ -105,6 +107,8 @@ async def keep_up(
             logger.warning("projections wait: %s", error, extra={"action": "projections_wait"})
             await backoff.pause()
             continue
+        except Stopped:
+            return
         except NewerVersion as error:
             # Met while reading again; it is left to a newer release like any other.
             readiness.block(BLOCK, str(error))

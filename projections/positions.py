@@ -10,6 +10,10 @@ from backplane.ports.bus import Message, Position
 from backplane.ports.database import Session
 
 
+class SetBack(Exception):
+    """Postgres has not what was acknowledged before the messages at hand: first that is to be read again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """How far the projections had come: no line up to ``heads`` came from behind ``places``."""

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from backplane.ports.bus import BusError, Consumer, Message, Position, Publisher
-from backplane.ports.database import DatabaseUnavailable
+from backplane.ports.bus import Consumer, Message, Position, Publisher
 from backplane.ports.dead_letters import dead_letter
 from backplane.telemetry.readiness import Readiness
-from event_schemas.codec import NewerVersion, Poison, decode
 from event_schemas.topics import EVENTS
-from projections.backoff import Backoff
 from projections.batch import Batch
-from projections.event_log import MOST_BYTES, Received
+from projections.event_log import MOST_BYTES
+from projections.insistence import BLOCK, Insistence, Sorted, Stopped, place_of
 
 logger = logging.getLogger(__name__)
-
-BLOCK = "projections"
-"""What keeps the projections from going on stands under this name in the process's readiness."""
 
 MOST_MESSAGES = 500
 """Messages of one transaction at most."""
@@ -35,10 +29,6 @@ events. What comes after a silence is not held up."""
 _Place = tuple[str, int, Position]
 
 
-class SetBack(Exception):
-    """Postgres has not what was acknowledged before the messages at hand: first that is to be read again."""
-
-
 class Watch(Protocol):
     """See ``projections.continuity``."""
 
@@ -47,20 +37,6 @@ class Watch(Protocol):
 
     def passed(self, messages: Sequence[Message]) -> None:
         """``messages`` are committed."""
-
-
-class Stopped(Exception):
-    """We were asked to stop while something was tried again and again. What it was is not acked and comes back."""
-
-
-@dataclass(slots=True)
-class _Sorted:
-    """What a slice of messages turned out to be."""
-
-    received: list[Received] = field(default_factory=list)
-    passed: list[Message] = field(default_factory=list)
-    poison: list[tuple[Message, str]] = field(default_factory=list)
-    newer: tuple[Message, NewerVersion] | None = None
 
 
 class Runner:
@@ -81,6 +57,7 @@ class Runner:
         self._watch = watch
         self._readiness = readiness
         self._stop = stop
+        self._insistence = Insistence(readiness, stop)
 
     async def run(self) -> None:
         """Return when asked to stop, or when a newer version was met; the consumer is then to be closed.
@@ -117,58 +94,19 @@ class Runner:
         """
         aside: set[_Place] = set()
         for slice_ in slices(messages):
-            newer = await self._until_done(slice_, aside)
+            newer = await self._insistence.until_done(slice_, partial(self._apply, aside))
             if newer is not None:
                 message, error = newer
                 self._readiness.block(BLOCK, str(error))
                 logger.error(
                     "stopped reading: %s",
                     error,
-                    extra={"action": "newer_version_met", "wire_name": error.wire_name} | _place(message),
+                    extra={"action": "newer_version_met", "wire_name": error.wire_name} | place_of(message),
                 )
                 return False
         return True
 
-    async def _until_done(self, messages: Sequence[Message], aside: set[_Place]) -> tuple[Message, NewerVersion] | None:
-        backoff = Backoff(self._stop)
-        while True:
-            try:
-                sorted_ = self._sort(messages)
-                await self._apply(sorted_, aside)
-            except (DatabaseUnavailable, BusError) as error:
-                self._readiness.block(BLOCK, f"waiting: {error}")
-                logger.warning("projections wait: %s", error, extra={"action": "projections_wait"})
-            except SetBack:
-                raise
-            except Exception as error:
-                if len(messages) > 1:
-                    # One by one, what comes before the culprit gets through, and the culprit is named.
-                    for message in messages:
-                        newer = await self._until_done((message,), aside)
-                        if newer is not None:
-                            return newer
-                    return None
-                self._say_stuck(messages[0], error)
-            else:
-                self._readiness.unblock(BLOCK)
-                return sorted_.newer
-            if not await backoff.pause():
-                raise Stopped
-
-    def _sort(self, messages: Sequence[Message]) -> _Sorted:
-        sorted_ = _Sorted()
-        for message in messages:
-            try:
-                sorted_.received.append(Received(decode(message.payload), message.payload))
-            except Poison as error:
-                sorted_.poison.append((message, str(error)))
-            except NewerVersion as error:
-                sorted_.newer = message, error
-                break
-            sorted_.passed.append(message)
-        return sorted_
-
-    async def _apply(self, sorted_: _Sorted, aside: set[_Place]) -> None:
+    async def _apply(self, aside: set[_Place], sorted_: Sorted) -> None:
         for message, reason in sorted_.poison:
             place = message.topic, message.partition, message.position
             if message.topic != EVENTS:
@@ -176,25 +114,13 @@ class Runner:
             if place not in aside:  # once, also where what comes after it has to be tried again
                 await dead_letter(self._publisher, message, reason)
                 aside.add(place)
-                logger.error("set aside: %s", reason, extra={"action": "dead_lettered"} | _place(message))
+                logger.error("set aside: %s", reason, extra={"action": "dead_lettered"} | place_of(message))
         if sorted_.passed:
             await self._watch.require(sorted_.passed)
             await self._batch.apply(sorted_.received, sorted_.passed)
             self._watch.passed(sorted_.passed)
             await self._consumer.ack(*sorted_.passed)
-
-    def _say_stuck(self, message: Message, error: Exception) -> None:
-        # An exception's text may hold what people wrote, so only its type and place are said.
-        where = "; ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in _frames(error)[-4:])
-        place = f"{message.topic}, partition {message.partition}, position {message.position}"
-        self._readiness.block(BLOCK, f"stuck: {type(error).__name__} at {place}; see the log")
-        logger.error(
-            "cannot apply a message, trying again: %s at %s",
-            type(error).__name__,
-            place,
-            extra={"action": "projection_stuck", "where": where} | _place(message),
-        )
-        logger.debug("what it said", exc_info=error)
+        self._readiness.unblock(BLOCK)
 
 
 def slices(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -207,11 +133,3 @@ def slices(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
             begin, size = place, len(message.payload)
     if begin < len(messages):
         yield messages[begin:]
-
-
-def _place(message: Message) -> dict[str, object]:
-    return {"topic": message.topic, "partition": message.partition, "position": str(message.position)}
-
-
-def _frames(error: Exception) -> traceback.StackSummary:
-    return traceback.extract_tb(error.__traceback__)

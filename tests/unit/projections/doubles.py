@@ -12,7 +12,7 @@ from backplane.ports.bus import BusUnavailable, Consumer, Message, Mode, Positio
 from backplane.ports.database import Row
 from backplane.telemetry.readiness import Readiness
 from projections.event_log import Received
-from projections.runner import SetBack
+from projections.positions import SetBack
 
 
 class WatchedReadiness(Readiness):

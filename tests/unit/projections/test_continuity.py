@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,13 +12,27 @@ import pytest
 
 from backplane.ports.bus import Message, Position
 from backplane.ports.database import Row
+from backplane.settings import PoolSettings, Settings
 from event_schemas.codec import encode
+from projections import backoff, main
 from projections.continuity import Continuity
-from tests.unit.projections.doubles import MemoryBatch, MemoryBus
+from projections.event_log import Received
+from projections.insistence import BLOCK
+from projections.main import keep_up
+from tests.unit.projections.deadline import eventually
+from tests.unit.projections.doubles import MemoryBatch, MemoryBus, MemoryConsumer, WatchedReadiness
 from tests.unit.projections.story import Story
 
 TOPIC = "events"
 FACTS = Story().whole()
+SETTINGS = Settings(pools={"local": PoolSettings(backend="scripted")})
+SECRET = "what only the two of us may know"
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_S", 0.001)
+    monkeypatch.setattr(backoff, "LONGEST_S", 0.002)
 
 
 def on_postgres(*entries: int) -> list[Message]:
@@ -31,8 +46,8 @@ def on_pulsar(*places: tuple[int, int]) -> list[Message]:
 class KeptBus(MemoryBus):
     """One partition, of which ``kept`` is left; all that there was up to ``done`` is acknowledged."""
 
-    def __init__(self, kept: Sequence[Message], done: Position) -> None:
-        super().__init__()
+    def __init__(self, kept: Sequence[Message], done: Position, *consumers: MemoryConsumer) -> None:
+        super().__init__(*consumers)
         self._kept = kept
         self._done = done
 
@@ -44,6 +59,13 @@ class KeptBus(MemoryBus):
 
     async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
         return [self._done]
+
+
+class EventsOnly(KeptBus):
+    """Of several topics; the others were never used."""
+
+    async def acknowledged(self, topic: str, subscription: str) -> Sequence[Position | None]:
+        return [self._done if topic == TOPIC else None]
 
 
 class OnePosition:
@@ -85,7 +107,8 @@ async def test_what_is_read_again_and_what_is_missing_for_good_are_told_apart(
     at: Position | None, kept: Sequence[Message], done: Position, action: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch, database = MemoryBatch(), OnePosition(at)
-    continuity = Continuity(KeptBus(kept, done), database, batch)  # type: ignore[arg-type]
+    parts = (KeptBus(kept, done), database, batch, WatchedReadiness(), asyncio.Event())
+    continuity = Continuity(*parts)  # type: ignore[arg-type]
     wanted = [message for message in kept if (at or Position(-1, -1)) < message.position <= done]
     assert await continuity.mend([TOPIC]) == len(wanted)
     assert [each.raw for each in batch.applied] == [message.payload for message in wanted]
@@ -98,3 +121,48 @@ async def test_what_is_read_again_and_what_is_missing_for_good_are_told_apart(
     caplog.clear()
     assert await continuity.mend([TOPIC]) == 0
     assert caplog.records == []
+
+
+async def test_a_bug_that_is_met_while_reading_again_is_named_without_content_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = on_postgres(1, 2, 3)
+    mended = asyncio.Event()
+    culprit = FACTS[1].id
+
+    def fails(received: Sequence[Received]) -> Exception | None:
+        stuck = not mended.is_set() and any(each.envelope.id == culprit for each in received)
+        return KeyError(SECRET) if stuck else None
+
+    batch, consumer = MemoryBatch(fails), MemoryConsumer([])
+    bus, readiness, stop = EventsOnly(kept, Position(0, 3), consumer), WatchedReadiness(), asyncio.Event()
+    monkeypatch.setattr(main, "Batch", lambda *_: batch)
+    caplog.set_level(logging.INFO)
+    async with asyncio.timeout(10):
+        serving = asyncio.create_task(keep_up(bus, OnePosition(None), SETTINGS, stop, readiness))  # type: ignore[arg-type]
+        await eventually(lambda: batch.tries > 8 or serving.done())
+        assert not serving.done()
+        assert [each.raw for each in batch.applied] == [kept[0].payload]
+        assert (await readiness.reasons())[BLOCK] == (
+            "stuck: KeyError at events, partition 0, position Position(ledger=0, entry=2); see the log"
+        )
+        mended.set()
+        await eventually(lambda: not readiness.blocked)
+        assert [each.raw for each in batch.applied] == [message.payload for message in kept]
+        stop.set()
+        await serving
+    assert SECRET not in caplog.text
+    assert {"projection_stuck", "read_again"} <= {getattr(record, "action", "") for record in caplog.records}
+
+
+async def test_stopping_ends_what_is_tried_again_while_reading_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, stop = MemoryBatch(lambda _: KeyError(SECRET)), asyncio.Event()
+    bus = EventsOnly(on_postgres(1), Position(0, 1))
+    monkeypatch.setattr(main, "Batch", lambda *_: batch)
+    database, readiness = OnePosition(None), WatchedReadiness()
+    async with asyncio.timeout(10):
+        serving = asyncio.create_task(keep_up(bus, database, SETTINGS, stop, readiness))  # type: ignore[arg-type]
+        await eventually(lambda: batch.tries > 2 or serving.done())
+        stop.set()
+        await serving
+    assert (database.at, bus.subscribed) == (None, [])

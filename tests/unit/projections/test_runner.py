@@ -13,8 +13,10 @@ from backplane.telemetry.readiness import Readiness
 from event_schemas.codec import AnyEnvelope, encode
 from projections import backoff, main
 from projections.event_log import MOST_BYTES, Received
+from projections.insistence import BLOCK
 from projections.main import keep_up
-from projections.runner import BLOCK, MOST_MESSAGES, Runner, SetBack, slices
+from projections.positions import SetBack
+from projections.runner import MOST_MESSAGES, Runner, slices
 from tests.unit.projections.deadline import eventually
 from tests.unit.projections.doubles import (
     EmptyDatabase,
