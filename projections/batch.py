@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from backplane.ports.bus import Message
+from backplane.ports.bus import Message, Position
 from backplane.ports.database import Database
 from projections import event_log, lag, positions, tracing
 from projections.catalog import PROJECTIONS
 from projections.event_log import Received
+from projections.positions import Place
 from projections.writer import Writer
 
 READ_MODELS = "read_models"
@@ -29,18 +30,22 @@ class Batch:
         self._recorded = recorded
         self._writer = Writer(PROJECTIONS, READ_MODELS)
 
-    async def apply(self, received: Sequence[Received], passed: Sequence[Message]) -> int:
+    async def apply(
+        self, received: Sequence[Received], passed: Sequence[Message], least: Mapping[Place, Position] | None = None
+    ) -> int:
         """Record and fold what is new of ``received``, and note that ``passed`` is behind us.
 
         ``passed`` are all messages that need not come again: those of ``received``, and those set aside. Applying
-        anything a second time changes nothing. Returns how many were new. Raises DatabaseUnavailable.
+        anything a second time changes nothing. Returns how many were new. Raises DatabaseUnavailable, and SetBack where
+        what is behind us does not reach ``least``.
         """
         began = datetime.now(UTC)
         async with self._database.system() as session:
             await session.execute("SELECT pg_advisory_xact_lock_shared(:projecting)", projecting=PROJECTING)
+            # First: a fold that misses what came before could fail in any way.
+            await positions.advance(session, positions.furthest(passed), READ_MODELS, least)
             fresh = await event_log.append(session, received, READ_MODELS)
             await self._writer.apply(session, fresh)
-            await positions.advance(session, positions.furthest(passed), READ_MODELS)
         lag.taken_in(fresh)
         tracing.folded(fresh, began)
         if fresh and self._recorded is not None:

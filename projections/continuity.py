@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backplane.ports.bus import Bus, Message, Position
 from backplane.ports.database import Database
@@ -17,12 +17,11 @@ from event_schemas.topics import PROJECTIONS
 from projections import positions
 from projections.batch import READ_MODELS, Batch
 from projections.insistence import BLOCK, Insistence, Sorted
-from projections.positions import SetBack
+from projections.positions import Place
 from projections.runner import MOST_MESSAGES, slices
 
 logger = logging.getLogger(__name__)
 
-_Place = tuple[str, int]
 BEGINNING = Position(-1, -1)
 """Before every message."""
 
@@ -36,7 +35,7 @@ class Continuity:
         self._batch = batch
         self._readiness = readiness
         self._insistence = Insistence(readiness, stop)
-        self._committed: dict[_Place, Position] = {}
+        self._committed: dict[Place, Position] = {}
 
     async def mend(self, topics: Sequence[str]) -> int:
         """Apply what was acknowledged on ``topics`` and Postgres does not have, as far as the bus still keeps it.
@@ -62,22 +61,19 @@ class Continuity:
                     applied += await self._read_again(place, at, done)
         return applied
 
-    async def require(self, messages: Sequence[Message]) -> None:
+    async def least(self, messages: Sequence[Message]) -> Mapping[Place, Position]:
         places = {(message.topic, message.partition) for message in messages}
-        met = {place for place in places if place not in self._committed}
+        met = places - self._committed.keys()
         asked = {topic: await self._bus.acknowledged(topic, PROJECTIONS) for topic in {topic for topic, _ in met}}
-        known = await self._positions()
-        for place in places:
-            topic, partition = place
-            least = asked[topic][partition] if place in met else self._committed[place]
-            if least is not None and known.get(place, BEGINNING) < least:
-                raise SetBack(f"Postgres was set back: {topic}, partition {partition} is read again")
+        acknowledged = {(topic, partition): asked[topic][partition] for topic, partition in met}
+        known = {place: self._committed[place] for place in places - met}
+        return known | {place: position for place, position in acknowledged.items() if position is not None}
 
     def passed(self, messages: Sequence[Message]) -> None:
         for place, position in positions.furthest(messages).items():
             self._committed[place] = max(position, self._committed.get(place, position))
 
-    async def _read_again(self, place: _Place, at: Position, done: Position) -> int:
+    async def _read_again(self, place: Place, at: Position, done: Position) -> int:
         count, after, kept = 0, at, True
 
         async def apply(sorted_: Sorted) -> None:
@@ -114,11 +110,11 @@ class Continuity:
             )
         return count
 
-    async def _positions(self) -> dict[_Place, Position]:
+    async def _positions(self) -> dict[Place, Position]:
         async with self._database.system() as session:
             return await positions.stored(session, READ_MODELS)
 
-    async def _begin_anew(self, place: _Place) -> None:
+    async def _begin_anew(self, place: Place) -> None:
         async with self._database.system() as session:
             await positions.set_back(session, place, BEGINNING, READ_MODELS)
         where = {"topic": place[0], "partition": place[1]}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from backplane.ports.bus import Message, Position
 from backplane.ports.database import Session
+
+Place = tuple[str, int]
+"""A topic and a partition."""
 
 
 class SetBack(Exception):
@@ -20,37 +24,59 @@ class Reached:
 
     heads: dict[UUID, int]
     """The newest line of each tenant's record."""
-    places: dict[tuple[str, int], Position]
+    places: dict[Place, Position]
     """The last position of each (topic, partition)."""
 
 
-def furthest(messages: Iterable[Message]) -> dict[tuple[str, int], Position]:
+def furthest(messages: Iterable[Message]) -> dict[Place, Position]:
     """The last position of each (topic, partition)."""
-    places: dict[tuple[str, int], Position] = {}
+    places: dict[Place, Position] = {}
     for message in messages:
         place = message.topic, message.partition
         places[place] = max(places.get(place, message.position), message.position)
     return places
 
 
-async def advance(session: Session, places: dict[tuple[str, int], Position], schema: str) -> None:
-    """Move on to ``places``, within the transaction of ``session``. Never backwards: a redelivery changes nothing."""
-    # In one order: two projectors may hand a partition over to each other.
-    ordered = sorted(places)
-    await session.execute(
-        f"""INSERT INTO {schema}.positions AS p (topic, partition, ledger, entry)
-            SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]),
-                                 CAST(:ledgers AS bigint[]), CAST(:entries AS bigint[]))
-            ON CONFLICT (topic, partition) DO UPDATE SET ledger = excluded.ledger, entry = excluded.entry
-            WHERE (excluded.ledger, excluded.entry) > (p.ledger, p.entry)""",  # noqa: S608
-        topics=[topic for topic, _ in ordered],
-        partitions=[partition for _, partition in ordered],
-        ledgers=[places[place].ledger for place in ordered],
-        entries=[places[place].entry for place in ordered],
+async def advance(
+    session: Session, places: Mapping[Place, Position], schema: str, least: Mapping[Place, Position] | None = None
+) -> None:
+    """Move on to ``places``, within the transaction of ``session``. Never backwards: a redelivery changes nothing.
+
+    Raises SetBack where we were not as far as ``least`` says.
+    """
+    # In one order: two projectors may hand a partition over to each other. What is compared is of before the statement.
+    behind = await session.all(
+        f"""WITH moved AS (
+              INSERT INTO {schema}.positions AS p (topic, partition, ledger, entry)
+              SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]),
+                                   CAST(:ledgers AS bigint[]), CAST(:entries AS bigint[]))
+              ON CONFLICT (topic, partition) DO UPDATE SET ledger = excluded.ledger, entry = excluded.entry
+              WHERE (excluded.ledger, excluded.entry) > (p.ledger, p.entry))
+            SELECT topic, partition
+            FROM unnest(CAST(:least_topics AS text[]), CAST(:least_partitions AS integer[]),
+                        CAST(:least_ledgers AS bigint[]), CAST(:least_entries AS bigint[]))
+              AS l(topic, partition, ledger, entry)
+            LEFT JOIN {schema}.positions p USING (topic, partition)
+            WHERE p.topic IS NULL OR (p.ledger, p.entry) < (l.ledger, l.entry)
+            ORDER BY topic, partition LIMIT 1""",  # noqa: S608
+        **_columns(places),
+        **_columns(least or {}, "least_"),
     )
+    for row in behind:
+        raise SetBack(f"Postgres was set back: {row['topic']}, partition {row['partition']} is read again")
 
 
-async def set_back(session: Session, place: tuple[str, int], position: Position, schema: str) -> None:
+def _columns(places: Mapping[Place, Position], prefix: str = "") -> dict[str, list[Any]]:
+    ordered = sorted(places)
+    return {
+        f"{prefix}topics": [topic for topic, _ in ordered],
+        f"{prefix}partitions": [partition for _, partition in ordered],
+        f"{prefix}ledgers": [places[place].ledger for place in ordered],
+        f"{prefix}entries": [places[place].entry for place in ordered],
+    }
+
+
+async def set_back(session: Session, place: Place, position: Position, schema: str) -> None:
     """Go on from ``position``, which may be before where we are, within the transaction of ``session``."""
     await session.execute(
         f"""UPDATE {schema}.positions SET ledger = :ledger, entry = :entry
@@ -69,7 +95,7 @@ async def reached(session: Session, schema: str) -> Reached:
     return Reached({row["tenant_id"]: row["sequence"] for row in heads}, await stored(session, schema))
 
 
-async def stored(session: Session, schema: str) -> dict[tuple[str, int], Position]:
+async def stored(session: Session, schema: str) -> dict[Place, Position]:
     """The last position of each (topic, partition)."""
     places = await session.all(
         f"SELECT topic, partition, ledger, entry FROM {schema}.positions ORDER BY topic, partition"  # noqa: S608

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from event_schemas.topics import EVENTS
 from projections.batch import Batch
 from projections.event_log import MOST_BYTES
 from projections.insistence import BLOCK, Insistence, Sorted, Stopped, place_of
+from projections.positions import Place
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ _Place = tuple[str, int, Position]
 class Watch(Protocol):
     """See ``projections.continuity``."""
 
-    async def require(self, messages: Sequence[Message]) -> None:
-        """Raises SetBack where something before ``messages`` is missing, DatabaseUnavailable, BusError."""
+    async def least(self, messages: Sequence[Message]) -> Mapping[Place, Position]:
+        """How far we must have come before ``messages``, where that is known. Raises BusError."""
 
     def passed(self, messages: Sequence[Message]) -> None:
         """``messages`` are committed."""
@@ -116,8 +117,8 @@ class Runner:
                 aside.add(place)
                 logger.error("set aside: %s", reason, extra={"action": "dead_lettered"} | place_of(message))
         if sorted_.passed:
-            await self._watch.require(sorted_.passed)
-            await self._batch.apply(sorted_.received, sorted_.passed)
+            least = await self._watch.least(sorted_.passed)
+            await self._batch.apply(sorted_.received, sorted_.passed, least)
             self._watch.passed(sorted_.passed)
             await self._consumer.ack(*sorted_.passed)
         self._readiness.unblock(BLOCK)

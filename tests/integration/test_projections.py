@@ -25,6 +25,7 @@ from projections import backoff
 from projections.batch import Batch
 from projections.catalog import PROJECTIONS
 from projections.main import keep_up
+from projections.positions import SetBack
 from tests.conftest import PASSWORD, ROLES, TestDatabase, start_postgres
 from tests.data_keys import plain, read
 from tests.unit.projections.deadline import eventually
@@ -170,6 +171,25 @@ async def test_positions_follow_and_never_go_back(projector: PostgresDatabase) -
         ("commands-local", 0, 0, 0),
         ("events", 0, 0, 7 + len(facts) - 2),
     ]
+
+
+@pytest.mark.parametrize("missing", [("events", 0, 3), ("events", 1, 0)])
+async def test_what_follows_a_gap_is_refused_and_leaves_nothing_behind(
+    projector: PostgresDatabase, missing: tuple[str, int, int]
+) -> None:
+    facts = Story().whole()
+    before, after = messages(facts[:3]), messages(facts[3:], first=4)
+    await Batch(projector).apply(received(facts[:3]), before)
+    known, models = {("events", 0): Position(0, 2)}, await stored(projector)
+    topic, partition, entry = missing
+    with pytest.raises(SetBack, match=f"{topic}, partition {partition} is read again"):
+        await Batch(projector).apply(received(facts[3:]), after, known | {(topic, partition): Position(0, entry)})
+    assert await stored(projector) == models
+    async with projector.system() as session:
+        assert await session.all("SELECT topic, partition, entry FROM read_models.positions") == [
+            {"topic": "events", "partition": 0, "entry": 2}
+        ]
+    assert await Batch(projector).apply(received(facts[3:]), after, known) == len(facts) - 3
 
 
 async def test_text_that_postgres_cannot_hold_does_not_stop_the_projections(projector: PostgresDatabase) -> None:

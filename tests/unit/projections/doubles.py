@@ -11,8 +11,9 @@ from typing import Any
 from backplane.ports.bus import BusUnavailable, Consumer, Message, Mode, Position, Start
 from backplane.ports.database import Row
 from backplane.telemetry.readiness import Readiness
+from projections import positions
 from projections.event_log import Received
-from projections.positions import SetBack
+from projections.positions import Place, SetBack
 
 
 class WatchedReadiness(Readiness):
@@ -148,15 +149,16 @@ class EmptyDatabase:
 
 
 class FixedWatch:
-    """Has Postgres set back before the messages that ``missing_before`` names."""
+    """Asks for all that ``least`` says before anything."""
 
-    def __init__(self, missing_before: Position | None = None) -> None:
-        self._missing_before = missing_before
+    def __init__(self, least: Position | None = None) -> None:
+        self._least = least
         self.committed: list[Message] = []
 
-    async def require(self, messages: Sequence[Message]) -> None:
-        if self._missing_before in [message.position for message in messages]:
-            raise SetBack("Postgres was set back")
+    async def least(self, messages: Sequence[Message]) -> Mapping[Place, Position]:
+        if self._least is None:
+            return {}
+        return {(message.topic, message.partition): self._least for message in messages}
 
     def passed(self, messages: Sequence[Message]) -> None:
         self.committed += messages
@@ -171,8 +173,13 @@ class MemoryBatch:
         self.applied: list[Received] = []
         self.passed: list[Message] = []
 
-    async def apply(self, received: Sequence[Received], passed: Sequence[Message]) -> int:
+    async def apply(
+        self, received: Sequence[Received], passed: Sequence[Message], least: Mapping[Place, Position] | None = None
+    ) -> int:
         self.tries += 1
+        reached = positions.furthest(self.passed)
+        if any(place not in reached or reached[place] < position for place, position in (least or {}).items()):
+            raise SetBack("Postgres was set back")
         error = self._fails(received)
         if error is not None:
             raise error

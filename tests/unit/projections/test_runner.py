@@ -53,13 +53,13 @@ def newer(envelope: AnyEnvelope) -> bytes:
 class Rig:
     """A runner on doubles, and its parts."""
 
-    def __init__(self, sent: Sequence[Message], batch: MemoryBatch, missing_before: Position | None = None) -> None:
+    def __init__(self, sent: Sequence[Message], batch: MemoryBatch, least: Position | None = None) -> None:
         self.consumer = MemoryConsumer(sent)
         self.publisher = MemoryPublisher()
         self.batch = batch
         self.readiness = WatchedReadiness()
         self.stop = asyncio.Event()
-        self.watch = FixedWatch(missing_before)
+        self.watch = FixedWatch(least)
         parts = (self.consumer, self.publisher, batch, self.watch, self.readiness, self.stop)
         self.runner = Runner(*parts)  # type: ignore[arg-type]
 
@@ -82,7 +82,7 @@ async def test_what_is_applied_is_acked() -> None:
 
 async def test_what_follows_a_gap_is_neither_applied_nor_acked() -> None:
     sent = messages(*Story().whole())
-    rig = Rig(sent, MemoryBatch(), missing_before=sent[0].position)
+    rig = Rig(sent, MemoryBatch(), least=Position(0, 9))
     with pytest.raises(SetBack):
         async with asyncio.timeout(10):
             await rig.runner.run()
