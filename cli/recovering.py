@@ -31,4 +31,7 @@ async def run(settings: Settings) -> None:
     print(f"claims that the record says have ended: {recovered.closed} closed")
     print(f"data keys that were erased once: {recovered.erased} deleted again")
     print(f"prompts that have not ended: {recovered.prompts} published again")
+    if recovered.gone:
+        pools = ", ".join(f"{pool} ({count})" for pool, count in sorted(recovered.gone.items()))
+        print(f"prompts of pools that are gone: {sum(recovered.gone.values())} left as they are: {pools}")
     print(f"documents that have not ended: {recovered.documents} published again")

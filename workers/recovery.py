@@ -6,11 +6,12 @@ ended, since the claim decides.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from backplane.ports.bus import Publisher
+from backplane.ports.bus import Publisher, UnknownTopic
 from backplane.ports.database import Database, Row
 from event_schemas.codec import decode
 from event_schemas.generation import SubmitPrompt
@@ -31,6 +32,8 @@ class Recovered:
     """Commands that were published again."""
     documents: int
     """The same, of documents."""
+    gone: dict[str, int]
+    """How many commands could not be published, by their pools, of which the bus has no topic."""
 
 
 async def recover(database: Database, publisher: Publisher, ended_hours: int) -> Recovered:
@@ -44,15 +47,22 @@ async def recover(database: Database, publisher: Publisher, ended_hours: int) ->
         closed = await session.execute(_CLOSE_OPEN) + await session.execute(_MAKE_MISSING, hours=ended_hours)
         erased = await session.execute(_ERASE_AGAIN)
     prompts = documents = 0
+    gone: Counter[str] = Counter()
     async for row in _pages(database, _UNENDED_PROMPTS):
         prompt = decode(row["command"]).data
         assert isinstance(prompt, SubmitPrompt)
-        await publisher.publish(commands(prompt.pool), row["command"], key=str(row["tenant_id"]))
-        prompts += 1
+        if prompt.pool not in gone:
+            try:
+                await publisher.publish(commands(prompt.pool), row["command"], key=str(row["tenant_id"]))
+                prompts += 1
+                continue
+            except UnknownTopic:
+                pass  # nobody takes that pool's prompts any more; those of the others wait
+        gone[prompt.pool] += 1
     async for row in _pages(database, _UNENDED_DOCUMENTS):
         await publisher.publish(INGESTIONS, row["command"], key=str(row["tenant_id"]))
         documents += 1
-    return Recovered(closed, erased, prompts, documents)
+    return Recovered(closed, erased, prompts, documents, dict(gone))
 
 
 async def _pages(database: Database, sql: str) -> AsyncIterator[Row]:
