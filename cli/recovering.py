@@ -8,7 +8,7 @@ from backplane.wiring.embedded import owner_database
 from backplane.wiring.operations import operator_bus, topics
 from cli.failures import ConfigurationError, TryAgain
 from event_schemas.codec import NewerVersion
-from workers.recovery import recover
+from workers.recovery import SKEW_MINUTES, recover
 
 _CAUGHT_UP_S = 60.0
 
@@ -30,6 +30,13 @@ async def run(settings: Settings) -> None:
         await database.close()
     print(f"claims that the record says have ended: {recovered.closed} closed")
     print(f"data keys that were erased once: {recovered.erased} deleted again")
+    if recovered.unsure:
+        print(
+            f"data keys made within {SKEW_MINUTES} minutes of an erasure: {len(recovered.unsure)} left, since one "
+            "that is younger is in use; erase again what should be gone:"
+        )
+        for tenant_id, conversation_id in recovered.unsure:
+            print(f"  tenant {tenant_id}, conversation {conversation_id}")
     print(f"prompts that have not ended: {recovered.prompts} published again")
     if recovered.gone:
         pools = ", ".join(f"{pool} ({count})" for pool, count in sorted(recovered.gone.items()))

@@ -17,6 +17,9 @@ from event_schemas.codec import decode
 from event_schemas.generation import SubmitPrompt
 from event_schemas.topics import INGESTIONS, commands
 
+SKEW_MINUTES = 5
+"""A key's age is by Postgres' clock, an erasure's by another: closer than this, nobody knows which came first."""
+
 _PAGE = 500
 _FIRST = UUID(int=0)
 _ENDED = "('completed', 'failed', 'cancelled')"
@@ -28,6 +31,8 @@ class Recovered:
     """Claims that were open, or not there any more, though the record says how the generation ended."""
     erased: int
     """Data keys that were deleted once, and came back with the backup."""
+    unsure: list[tuple[UUID, UUID]]
+    """The tenant and the conversation of data keys that were left, since they are about as old as an erasure."""
     prompts: int
     """Commands that were published again."""
     documents: int
@@ -45,7 +50,8 @@ async def recover(database: Database, publisher: Publisher, ended_hours: int) ->
     """
     async with database.system() as session:
         closed = await session.execute(_CLOSE_OPEN) + await session.execute(_MAKE_MISSING, hours=ended_hours)
-        erased = await session.execute(_ERASE_AGAIN)
+        erased = await session.execute(_ERASE_AGAIN, minutes=SKEW_MINUTES)
+        unsure = await session.all(_UNSURE, minutes=SKEW_MINUTES)
     prompts = documents = 0
     gone: Counter[str] = Counter()
     async for row in _pages(database, _UNENDED_PROMPTS):
@@ -62,7 +68,8 @@ async def recover(database: Database, publisher: Publisher, ended_hours: int) ->
     async for row in _pages(database, _UNENDED_DOCUMENTS):
         await publisher.publish(INGESTIONS, row["command"], key=str(row["tenant_id"]))
         documents += 1
-    return Recovered(closed, erased, prompts, documents, dict(gone))
+    left = [(row["tenant_id"], row["conversation_id"]) for row in unsure]
+    return Recovered(closed, erased, left, prompts, documents, dict(gone))
 
 
 async def _pages(database: Database, sql: str) -> AsyncIterator[Row]:
@@ -95,16 +102,22 @@ FROM read_models.generations g {_HOW_IT_ENDED}
 WHERE g.status IN {_ENDED} AND g.ended_at > now() - make_interval(hours => :hours)
 ON CONFLICT DO NOTHING"""  # noqa: S608
 
+_ERASURES = """SELECT FROM read_models.event_log l
+    WHERE l.tenant_id = k.tenant_id AND l.subject = 'conversation:' || k.conversation_id
+      AND starts_with(l.type, 'content.erased.')"""
+
 # A conversation that goes on after it was erased has a younger key. A prompt's own key dies with its end.
 _ERASE_AGAIN = f"""
 DELETE FROM control.data_keys k
-WHERE EXISTS (
-    SELECT FROM read_models.event_log l
-    WHERE l.tenant_id = k.tenant_id AND l.subject = 'conversation:' || k.conversation_id
-      AND starts_with(l.type, 'content.erased.') AND k.created_at <= l."time")
+WHERE EXISTS ({_ERASURES} AND k.created_at < l."time" - make_interval(mins => :minutes))
   OR k.generation_id IS NOT NULL AND EXISTS (
     SELECT FROM read_models.generations g
     WHERE g.tenant_id = k.tenant_id AND g.id = k.generation_id AND g.status IN {_ENDED})"""  # noqa: S608
+
+_UNSURE = f"""
+SELECT DISTINCT k.tenant_id, k.conversation_id FROM control.data_keys k
+WHERE EXISTS ({_ERASURES} AND k.created_at <= l."time" + make_interval(mins => :minutes))
+ORDER BY k.tenant_id, k.conversation_id"""  # noqa: S608
 
 # As it was handed on last, where the claim knows.
 _UNENDED_PROMPTS = f"""

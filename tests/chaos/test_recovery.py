@@ -73,6 +73,16 @@ class House:
         async with Client(self.up.url, self.up.admin_key) as opened:
             yield opened
 
+    async def written_long_ago(self, conversation_id: str) -> None:
+        """As if it had been begun an hour before anything else here."""
+        owner = await asyncpg.connect(self.postgres.owner_url(DATABASE))
+        status = await owner.execute(
+            "UPDATE control.data_keys SET created_at = created_at - interval '1 hour' WHERE conversation_id = $1",
+            conversation_id,
+        )
+        assert status == "UPDATE 1"
+        await owner.close()
+
     async def whole(self) -> None:
         """The chain of the record verifies, and read models equal it."""
         said = await self.parley("rebuild", "all", "--check")
@@ -135,6 +145,7 @@ async def test_postgres_is_restored_to_before_the_newest_events_and_pulsar_has_t
     async with house.client() as client:
         old = await completed(client, "before")
         private = await completed(client, "to be erased")
+        await house.written_long_ago(private["conversation_id"])
         running = await begun(client)
         await dump(house.postgres, DATABASE, tmp_path / "backup")
         assert (await client.ended(running["generation_id"]))["status"] == "completed"
@@ -148,7 +159,7 @@ async def test_postgres_is_restored_to_before_the_newest_events_and_pulsar_has_t
     await house.empty_redis()
     await house.start()
     said = await house.parley("recover")
-    assert "claims that the record says have ended: " in said
+    assert "claims that the record says have ended: 3 closed" in said
     assert "data keys that were erased once: 1 deleted again" in said
     assert "prompts that have not ended: 0 published again" in said
     await house.whole()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -12,7 +13,7 @@ from event_schemas.topics import commands
 from tests.conftest import TestDatabase
 from tests.integration.bus_world import BUSES, World, told
 from tests.unit.projections.story import Story
-from workers.recovery import recover
+from workers.recovery import SKEW_MINUTES, recover
 
 KEPT_HOURS = 24
 
@@ -43,3 +44,32 @@ async def test_prompts_of_a_pool_that_is_gone_hold_up_no_others(world: World) ->
         for message in await world.bus.read(commands("local"), partition, after=head, limit=10)
     ]
     assert sorted(again) == sorted(each.id for each in live)
+
+
+@pytest.mark.parametrize("world", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("made", "becomes"),
+    [
+        pytest.param(timedelta(hours=-1), "erased", id="long before"),
+        pytest.param(timedelta(minutes=-SKEW_MINUTES, seconds=-30), "erased", id="before, however clocks differ"),
+        pytest.param(timedelta(minutes=-1), "unsure", id="just before"),
+        pytest.param(timedelta(minutes=1), "unsure", id="just after"),
+        pytest.param(timedelta(hours=1), "kept", id="long after"),
+    ],
+)
+async def test_a_data_key_is_deleted_again_where_it_is_surely_older_than_the_erasure(
+    world: World, made: timedelta, becomes: str
+) -> None:
+    story, quiet = world.stories
+    erased = story.erased()
+    await world.tell(erased)
+    for each, moment in ((story, erased.time + made), (quiet, erased.time - timedelta(hours=1))):
+        await world.owner.execute(
+            "INSERT INTO control.data_keys (tenant_id, conversation_id, wrapped, created_at) VALUES ($1, $2, 'x', $3)",
+            *(each.tenant_id, each.conversation_id, moment),
+        )
+    recovered = await recover(world.database, world.bus, KEPT_HOURS)
+    keys = {row[0] for row in await world.owner.fetch("SELECT conversation_id FROM control.data_keys")}
+    assert (recovered.erased, story.conversation_id in keys) == ((1, False) if becomes == "erased" else (0, True))
+    assert recovered.unsure == ([(story.tenant_id, story.conversation_id)] if becomes == "unsure" else [])
+    assert quiet.conversation_id in keys
