@@ -39,7 +39,7 @@ def run(service: str, serve: Serve, prepare: Callable[[Settings], Settings] = la
     try:
         settings = prepare(configuration.load())
         logs.configure(service, settings.log_level)
-        with _traces(service):
+        with sending_traces(service):
             _run(serve, settings)
     except Exception as raised:
         code, why = failure(raised)
@@ -49,8 +49,11 @@ def run(service: str, serve: Serve, prepare: Callable[[Settings], Settings] = la
 
 
 @contextmanager
-def _traces(service: str) -> Iterator[None]:
-    """Sent while this is open, where OpenTelemetry's own environment variables name a collector."""
+def sending_traces(service: str) -> Iterator[None]:
+    """Spans are sent while this is open, where OpenTelemetry's own environment variables name a collector.
+
+    Raises ConfigurationError where what sends them is not installed.
+    """
     if not any(os.environ.get(name) for name in _COLLECTOR):
         yield
         return

@@ -43,9 +43,12 @@ class RayWorker:
             os.environ.update(visible(settings.pools[self._pool].gpus))  # read once, when the engine loads
             gc.collect()
             gc.freeze()
-            await workers.main.serve(settings, self._stop, pool=self._pool, begun=self._has_begun)
+            with process.sending_traces(name):
+                await workers.main.serve(settings, self._stop, pool=self._pool, begun=self._has_begun)
         except Exception as error:
             return process.failure(error)
+        finally:
+            self._readiness = None
         return 0, ""
 
     async def begun(self) -> None:
@@ -58,7 +61,9 @@ class RayWorker:
 
     async def reasons(self) -> dict[str, str]:
         """Why it is not ready; empty where it is."""
-        return {"start": "it has not begun"} if self._readiness is None else await self._readiness.reasons()
+        return (
+            {"start": "it has not begun, or has ended"} if self._readiness is None else await self._readiness.reasons()
+        )
 
     def _has_begun(self, readiness: Readiness) -> None:
         self._readiness = readiness
