@@ -62,12 +62,16 @@ class People:
         self._passwords = passwords
         self._lasts = timedelta(hours=invitation_hours)
 
-    async def invite(self, principal: Principal, name: str, email: str, role: KeyRole) -> Invitation:
-        """Make a user who has yet to set a password. Raises MayNot, UserExists, DatabaseUnavailable."""
+    async def invite(self, principal: Principal, name: str | None, email: str, role: KeyRole) -> Invitation:
+        """Make a user who has yet to set a password; with no name, they are called as their id.
+
+        Raises MayNot, UserExists, DatabaseUnavailable.
+        """
         _check_role(principal, role)
         if principal.models is not None or principal.personas is not None:
             raise MayNot("Your own key is limited to some models or personas; users that it invited would not be.")
-        command = InviteUser(user_id=new_id(), name=name, role=role)
+        user_id = new_id()
+        command = InviteUser(user_id=user_id, name=name or str(user_id), role=role)
         async with self._database.tenant(principal.tenant_id) as session:
             made = await session.execute(
                 "INSERT INTO control.users (user_id, tenant_id, name, email, role)"

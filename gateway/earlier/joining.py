@@ -25,10 +25,11 @@ class signs_up(holds_as_before):
         return super().given(request) or (None if admin_key is None else admin_key.get_secret_value())
 
 
-async def joined(request: Request, principal: Principal, name: str, address: str, taken: str) -> Invitation:
+async def joined(request: Request, principal: Principal, name: str | None, address: str, taken: str) -> Invitation:
     """A member of ``principal``'s tenant, with the rate that the settings give to who signs up.
 
-    ``taken`` is what is said where there is one of that name or address. Raises Problem, DatabaseUnavailable.
+    ``name`` is in events for ever, so no address may stand for it; None: they are called as their id. ``taken`` is
+    what is said where there is one of that name or address. Raises Problem, DatabaseUnavailable.
     """
     ports = PeoplePorts.of(request)
     try:

@@ -58,10 +58,10 @@ class Account:
         return [(one["role"], one["content"]) for one in found["messages"]]
 
 
-async def signed_up(http: httpx.AsyncClient, admin: Client, email: str) -> Json:
+async def signed_up(http: httpx.AsyncClient, admin: Client, email: str, name: str = "") -> Json:
     made = await http.post(
         "/v1/auth/signup",
-        json={"user_name": "", "email": email, "password": PASSWORD},
+        json={"user_name": name, "email": email, "password": PASSWORD},
         headers={"Authorization": f"Bearer {admin.key}"},
     )
     assert made.status_code == 200, made.text
@@ -114,6 +114,26 @@ async def test_who_signs_up_signs_in_and_is_told_who_they_are(
 
     await eventually(refused, lambda status: status == 401)
     assert PASSWORD not in json.dumps(await admin.events())
+
+
+async def test_an_address_is_in_no_event_however_long_it_is_and_whatever_the_name(
+    nobody: httpx.AsyncClient, admin: Client
+) -> None:
+    short = f"ada-{new_id()}@example.com"
+    long = f"{'a' * (254 - len(short))}{short}"
+    named = f"bob-{new_id()}@example.com"
+    told = [
+        await signed_up(nobody, admin, short),
+        await signed_up(nobody, admin, long),
+        await signed_up(nobody, admin, named, named.upper()),
+    ]
+    assert [one["user_name"] for one in told] == [short, long, named]
+
+    async def names() -> list[str]:
+        return [one["data"]["name"] for one in await admin.events(type="user.invited.v2")]
+
+    assert await eventually(names, lambda found: len(found) == 3) == [one["user_id"] for one in told]
+    assert "@example.com" not in json.dumps(await admin.events()).lower()
 
 
 async def test_a_wrong_password_is_one_answer_for_all(nobody: httpx.AsyncClient, admin: Client) -> None:

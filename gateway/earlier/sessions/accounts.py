@@ -26,7 +26,10 @@ class SignUpRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user_name: Text = Field(
-        "", max_length=200, description="unique in the tenant; empty: the address", examples=["Ada"]
+        "",
+        max_length=200,
+        description="unique in the tenant; empty: they are shown their address, and others the user's id",
+        examples=["Ada"],
     )
     email: Email = Field(description="what they sign in with", examples=["ada@example.com"])
     password: NewPassword = Field(description="what they sign in with", examples=["correct horse battery staple"])
@@ -56,10 +59,10 @@ async def sign_up(
 ) -> AccountUser:
     """Makes a user of the tenant whose admin's key the request has, or the settings do. The password is kept as that of
     who accepts an invitation."""
-    name = body.user_name or body.email
+    name = None if body.user_name.casefold() in ("", body.email.casefold()) else body.user_name
     invited = await joined(request, principal, name, body.email, "This name or address has an account already")
     await PeoplePorts.of(request).people.accept(invited.token, body.password.get_secret_value())
-    return AccountUser(user_id=str(invited.user_id), user_name=name, email=body.email)
+    return AccountUser(user_id=str(invited.user_id), user_name=name or body.email, email=body.email)
 
 
 @router.post(
@@ -89,4 +92,5 @@ async def who_am_i(request: Request, principal: Caller) -> AccountUser:
         return AccountUser(user_id=str(principal.key_id), user_name="", email="")
     async with request.app.state.query.database.tenant(principal.tenant_id) as session:
         user = await people_sql.user(session, principal.user_id)
-    return AccountUser(user_id=str(principal.user_id), user_name=user["name"], email=user["email"] or "")
+    user_id, email = str(principal.user_id), user["email"] or ""
+    return AccountUser(user_id=user_id, user_name=email if user["name"] == user_id else user["name"], email=email)
