@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -61,23 +61,45 @@ class ProviderKeys:
 
     async def add(self, owner: UUID, pool: str, secret: str, name: str, *, actor: str) -> Added:
         """From now on ``owner``'s prompts are asked with this key. Raises Refused, AddedBefore, DatabaseUnavailable."""
-        key = ProviderKey.of(self._checked(pool, secret))
-        command = AddProviderKey(key_id=new_id(), pool=pool, name=name, fingerprint=key.id)
+        (added,) = await self.add_to(owner, (pool,), secret, name, actor=actor)
+        return added
+
+    async def add_to(self, owner: UUID, pools: Sequence[str], secret: str, name: str, *, actor: str) -> list[Added]:
+        """``add`` in each of ``pools`` that does not have it, or in none where one of them refuses it.
+
+        Raises Refused, AddedBefore where all have it, DatabaseUnavailable.
+        """
+        keys = {pool: ProviderKey.of(self._checked(pool, secret)) for pool in pools}
+        made: list[Added] = []
+        before: AddedBefore | None = None
         async with self._database.tenant(owner) as session:
-            await self._has_room(session, pool, key)
-            row = await session.one(
-                "INSERT INTO control.provider_keys (key_id, tenant_id, pool, name, fingerprint, sealed)"
-                " VALUES (:key_id, :tenant_id, :pool, :name, :fingerprint, :sealed) RETURNING added_at",
-                key_id=command.key_id,
-                tenant_id=owner,
-                pool=pool,
-                name=name,
-                fingerprint=key.id,
-                sealed=self._master_key.seal(key.secret, provider_key.place(owner, command.key_id, pool)),
-            )
-            assert row is not None
-            await _decided(session, command, ProviderKeyAdded(**command.model_dump()), actor)
-        await self._signals.send(CHANGED, pool)
+            for pool, key in keys.items():
+                try:
+                    await self._has_room(session, pool, key)
+                except AddedBefore as known:
+                    before = known
+                else:
+                    made.append(await self._made(session, pool, key, name, actor))
+        if not made and before is not None:
+            raise before
+        for one in made:
+            await self._signals.send(CHANGED, one.pool)
+        return made
+
+    async def _made(self, session: TenantSession, pool: str, key: ProviderKey, name: str, actor: str) -> Added:
+        command = AddProviderKey(key_id=new_id(), pool=pool, name=name, fingerprint=key.id)
+        row = await session.one(
+            "INSERT INTO control.provider_keys (key_id, tenant_id, pool, name, fingerprint, sealed)"
+            " VALUES (:key_id, :tenant_id, :pool, :name, :fingerprint, :sealed) RETURNING added_at",
+            key_id=command.key_id,
+            tenant_id=session.tenant_id,
+            pool=pool,
+            name=name,
+            fingerprint=key.id,
+            sealed=self._master_key.seal(key.secret, provider_key.place(session.tenant_id, command.key_id, pool)),
+        )
+        assert row is not None
+        await _decided(session, command, ProviderKeyAdded(**command.model_dump()), actor)
         return Added(command.key_id, pool, name, key.id, row["added_at"])
 
     async def retire(self, owner: UUID, key_id: UUID, *, actor: str) -> bool:

@@ -41,6 +41,7 @@ def parley_for_all(folder: Path) -> Up:
                     "titles": True,
                 },
                 KEYED: {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "models": ["nobody-asks"]},
+                "openai": {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "models": ["nobody-asks-either"]},
             }
         ),
         PARLEY_REFUSALS_WINDOW_S="0.5",

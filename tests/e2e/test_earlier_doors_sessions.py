@@ -270,9 +270,9 @@ async def test_providers_keys_have_names_and_are_shown_to_nobody(account: Accoun
     assert (shown["key_name"], shown["key_type"]) == ("mine", "openai")
     assert secret not in listed.text
     assert (await http.get("/v1/auth/apikeys", params={"api_type": "anthropic"})).json() == []
-    # The very key of Parley's own API.
+    # The very key of Parley's own API; other servers that speak like OpenAI's get it from nobody but there.
     (native,) = (await admin.get("/v1/provider-keys"))["provider_keys"]
-    assert (native["name"], native["fingerprint"]) == ("mine", shown["key"])
+    assert (native["name"], native["fingerprint"], native["pool"]) == ("mine", shown["key"], "openai")
     nowhere = await http.post("/v1/auth/apikeys", json=body | {"api_type": "anthropic"})
     assert nowhere.json()["detail"][0]["loc"] == ["body", "api_type"]
     assert (await account.http.post("/v1/auth/apikeys", json=body)).status_code == 403, "the whole tenant would use it"

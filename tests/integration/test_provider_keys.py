@@ -28,6 +28,7 @@ from tests.conftest import TestDatabase
 
 POOLS = {
     "cloud": PoolSettings(backend="openai", models=("m",)),
+    "second": PoolSettings(backend="openai", models=("n",)),
     "other": PoolSettings(backend="anthropic", models=("c",)),
     "local": PoolSettings(backend="scripted"),
 }
@@ -104,6 +105,22 @@ async def test_it_is_sealed_told_and_signalled_in_one_step(store: Store) -> None
     assert b"canary" not in await store.everything()
 
 
+async def test_several_pools_get_it_together_or_not_at_all(store: Store) -> None:
+    both = ("cloud", "second")
+    await store.add("sk-known")
+    (added,) = await store.keys.add_to(store.tenant, both, "sk-known", "ours", actor="key:me")
+    assert added.pool == "second", "the first has it"
+    with pytest.raises(AddedBefore):
+        await store.keys.add_to(store.tenant, both, "sk-known", "ours", actor="key:me")
+    for number in range(MOST_KEYS - 1):
+        await store.add(f"sk-{number}", pool="second")
+    before, signals = await store.live(store.tenant), len(store.sent.signals)
+    with pytest.raises(Refused, match="'second' has 32 keys"):
+        await store.keys.add_to(store.tenant, both, "sk-new", "ours", actor="key:me")
+    assert await store.live(store.tenant) == before
+    assert len(store.sent.signals) == signals
+
+
 async def test_a_retired_one_keeps_no_secret_and_retiring_again_says_nothing_new(store: Store) -> None:
     key = await store.add("sk-canary")
     assert await store.keys.retire(store.tenant, key, actor="key:me")
@@ -145,7 +162,7 @@ async def test_an_owner_has_so_many_in_a_pool_and_no_more(store: Store) -> None:
 @pytest.mark.parametrize(
     ("pool", "secret", "field", "says"),
     [
-        ("cluod", "sk-canary", "body.pool", "'cluod' is not there. Pools that take keys: cloud, other"),
+        ("cluod", "sk-canary", "body.pool", "'cluod' is not there. Pools that take keys: cloud, second, other"),
         ("local", "sk-canary", "body.pool", "'local' takes no keys"),
         ("cloud", "", "body.key", "empty"),
         ("cloud", "sk canary", "body.key", "blanks"),

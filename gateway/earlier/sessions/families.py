@@ -22,6 +22,16 @@ def pools_of(settings: Settings, family: Family) -> list[str]:
     return [name for name, pool in settings.pools.items() if pool.backend in _BACKENDS[family]]
 
 
+def keyed_by(settings: Settings, family: Family) -> list[str]:
+    """Those that a key of ``family`` is for: they ask the provider itself, or the operator called them as it. A pool
+    with a ``base_url`` may ask anybody's server, who would get the key."""
+    return [
+        name
+        for name, pool in settings.pools.items()
+        if pool.backend == family and (name == family or pool.base_url is None)
+    ]
+
+
 def model_of(ports: GatewayPorts, family: Family, name: str | None) -> str:
     """``name``, where it is a model of ``family``; what the operator says stands for it; the first of the family where
     a client names none. Raises Problem."""

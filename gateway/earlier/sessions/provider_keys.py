@@ -16,7 +16,7 @@ from command_api.provider_keys import AddedBefore
 from gateway.earlier.answering import invalid
 from gateway.earlier.details import responses
 from gateway.earlier.sessions.callers import signed_in
-from gateway.earlier.sessions.families import Family, pools_of
+from gateway.earlier.sessions.families import Family, keyed_by, pools_of
 from query_api import readers
 
 router = APIRouter(prefix="/v1/auth/apikeys", tags=["earlier: sessions"])
@@ -33,7 +33,7 @@ class NewKeyRequest(BaseModel):
         None, min_length=1, max_length=200, description="what it is called; none: as its provider", examples=["mine"]
     )
     api_type: Family = Field(
-        "openai", description="whose it is: for all pools that ask this provider", examples=["openai"]
+        "openai", description="whose it is: for the pools that ask this provider itself", examples=["openai"]
     )
 
 
@@ -53,21 +53,17 @@ class NamedKey(BaseModel):
 async def add_key(request: Request, principal: Admin, body: NewKeyRequest) -> Response:
     """The whole tenant's prompts are asked with it. It is encrypted, and never shown again."""
     ports, secret = ports_of(request), body.api_key.get_secret_value()
-    pools = pools_of(ports.settings, body.api_type)
+    pools = keyed_by(ports.settings, body.api_type)
     if not pools:
-        raise invalid("api_type", f"there is no pool that asks {body.api_type}")
-    before = 0
-    for pool in pools:
-        try:
-            await ports.provider_keys.add(
-                principal.tenant_id, pool, secret, body.key_name or body.api_type, actor=principal.actor
-            )
-        except AddedBefore:
-            before += 1
-        except Refused as refused:
-            raise invalid("api_key", str(refused)) from None
-    if before == len(pools):
-        raise Problem(409, "provider-key-exists", "The key is there already", "This key was added before")
+        raise invalid("api_type", f"no pool asks {body.api_type} itself, and none is called {body.api_type!r}")
+    try:
+        await ports.provider_keys.add_to(
+            principal.tenant_id, pools, secret, body.key_name or body.api_type, actor=principal.actor
+        )
+    except AddedBefore:
+        raise Problem(409, "provider-key-exists", "The key is there already", "This key was added before") from None
+    except Refused as refused:
+        raise invalid("api_key", str(refused)) from None
     ports.relay.wake()
     return Response(status_code=201)
 

@@ -7,7 +7,7 @@ import pytest
 from backplane.settings import PoolSettings, Settings
 from backplane.settings.doors import DoorSettings
 from backplane.web.problems import Problem
-from gateway.earlier.sessions.families import Family, model_of, pools_of
+from gateway.earlier.sessions.families import Family, keyed_by, model_of, pools_of
 from gateway.ports import GatewayPorts
 
 
@@ -59,3 +59,19 @@ def test_a_family_that_does_not_have_it_is_named(backends: dict[str, str], famil
 def test_pools_are_of_the_provider_that_they_ask() -> None:
     settings = ports(**BOTH).settings
     assert (pools_of(settings, "openai"), pools_of(settings, "anthropic")) == (["gpt"], ["claude", "bed"])
+
+
+def test_a_key_is_for_the_provider_itself_and_for_a_pool_that_is_called_as_it() -> None:
+    elsewhere = "https://llm.example.com/v1"
+    pools = {
+        "openai": PoolSettings(backend="openai", models=("a",), base_url=elsewhere),
+        "gpt": PoolSettings(backend="openai", models=("b",)),
+        "vllm": PoolSettings(backend="openai", models=("c",), base_url=elsewhere),
+        "azure": PoolSettings(backend="azure", models=("d",), base_url=elsewhere, api_version="v1"),
+        "claude": PoolSettings(backend="anthropic", models=("e",)),
+        "proxy": PoolSettings(backend="anthropic", models=("f",), base_url=elsewhere),
+        "bed": PoolSettings(backend="bedrock", models=("g",), region="us-east-1"),
+        "anthropic": PoolSettings(backend="bedrock", models=("h",), region="us-east-1"),
+    }
+    settings = Settings(pools=pools)
+    assert (keyed_by(settings, "openai"), keyed_by(settings, "anthropic")) == (["openai", "gpt"], ["claude"])
