@@ -33,7 +33,7 @@ class SignInBody(BaseModel):
     email: Email = Field(description="as they were invited with", examples=["ada@example.com"])
     password: Password = Field(description="as they set it", examples=["correct horse battery staple"])
     tenant_id: UUID | None = Field(
-        default=None, description="which of their tenants, for who belongs to several", examples=[_TENANT]
+        default=None, description="which of their tenants, for who has the same password in several", examples=[_TENANT]
     )
 
 
@@ -74,7 +74,7 @@ async def sign_in(request: Request, response: Response, body: SignInBody) -> Ses
 
 
 async def signed_in(request: Request, email: str, password: SecretStr, tenant_id: UUID | None) -> Begun:
-    """``tenant_id`` is for who has accounts in several tenants. Raises Problem, DatabaseUnavailable."""
+    """As `Sessions.sign_in`. Raises Problem, DatabaseUnavailable."""
     address = request.client.host if request.client is not None else ""
     try:
         return await PeoplePorts.of(request).sessions.sign_in(email, password.get_secret_value(), tenant_id, address)
@@ -83,7 +83,9 @@ async def signed_in(request: Request, email: str, password: SecretStr, tenant_id
         headers = {"Retry-After": str(many.wait_s)}
         raise Problem(429, "too-many-attempts", "Too many attempts", detail, headers=headers) from None
     except WrongPassword:
-        detail = "The e-mail address or the password is wrong. Who belongs to several tenants names one as `tenant_id`."
+        detail = (
+            "The e-mail address or the password is wrong. Who has the same in several tenants names one as `tenant_id`."
+        )
         raise Problem(401, "wrong-password", "Not signed in", detail) from None
     except Suspended:
         raise Problem(401, "suspended", "Suspended", "This user, or their tenant, is suspended.") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from backplane.ports.database import Database, TenantSession
+from backplane.ports.database import Database, Row, TenantSession
 from backplane.ports.identifiers import new_id
 from backplane.ports.token_stream import Signals
 from backplane.security import secret_token
@@ -20,13 +21,16 @@ from event_schemas.people import BeginSession, EndSession, SessionBegun, Session
 
 SOURCE = "/parley/command_api"
 
+MOST_ACCOUNTS = 8
+"""Of one e-mail address, whose passwords are looked at where no tenant is named; those that were made first."""
+
 
 class NoSuchSession(LookupError):
     """Not there, or somebody else's."""
 
 
 class WrongPassword(Exception):
-    """Or no such account, or several: nobody is told which."""
+    """Or no such account, or it fits several: nobody is told which."""
 
 
 class Suspended(Exception):
@@ -60,32 +64,54 @@ class Sessions:
         self._attempts = SignInAttempts(database, pepper)
 
     async def sign_in(self, email: str, password: str, tenant_id: UUID | None, address: str) -> Begun:
-        """``tenant_id`` is for who has accounts in several tenants; ``address`` is the caller's.
+        """Without ``tenant_id`` the password says which of the accounts of that e-mail address is meant; where it fits
+        several, nobody signs in. ``address`` is the caller's.
 
         Takes as long for an unknown account as for a wrong password. Raises TooManyAttempts, WrongPassword, Suspended,
         DatabaseUnavailable.
         """
-        accounts = await self._database.at_once(
-            "SELECT * FROM control.find_sign_in(:email, :tenant_id)", email=email, tenant_id=tenant_id
+        found = await self._database.at_once(
+            "SELECT * FROM control.find_sign_in(:email, :tenant_id)"
+            " ORDER BY password_hash IS NULL, user_id LIMIT :most",
+            email=email,
+            tenant_id=tenant_id,
+            most=MOST_ACCOUNTS,
         )
-        account = accounts[0] if len(accounts) == 1 else None
-        counted_as = email if account is None else account["user_id"]
-        refusal: Exception | None = None
+        accounts = {account["user_id"]: account for account in found}
         try:
-            await self._attempts.count(counted_as, address)
-            if not await self._passwords.matches(None if account is None else account["password_hash"], password):
-                refusal, reason = WrongPassword(), "wrong-password"
-            elif account is not None and account["suspended"]:
-                refusal, reason = Suspended(), "suspended"
-        except TooManyAttempts as too_many:
-            refusal, reason = too_many, "too-many-attempts"
-        if refusal is not None:
-            if account is not None:
-                self._refusals.count_sign_in(account["tenant_id"], account["user_id"], reason)
-            raise refusal
-        assert account is not None
-        await self._attempts.succeeded(counted_as, address)
+            waits = await self._attempts.count(tuple(accounts) or (email,), address)
+        except TooManyAttempts:
+            self._refused(found, "too-many-attempts")
+            raise
+        fitting = await self._fitting([accounts.get(one) for one, wait_s in waits.items() if not wait_s], password)
+        if len(fitting) != 1:
+            waiting = [account for account in found if waits[account["user_id"]]]
+            self._refused(waiting, "too-many-attempts")
+            self._refused([one for one in found if one not in (*waiting, *fitting)], "wrong-password")
+            if not fitting and any(waits.values()):
+                raise TooManyAttempts(min(wait_s for wait_s in waits.values() if wait_s))
+            raise WrongPassword
+        (account,) = fitting
+        if account["suspended"]:
+            self._refused(fitting, "suspended")
+            raise Suspended
+        # Whoever has an account of this address elsewhere has been tried, too, and that stays counted: else each who
+        # can sign in to one could try as many passwords on the other.
+        await self._attempts.succeeded(account["user_id"], address)
         return await self.begin(account["tenant_id"], account["user_id"], None, "password")
+
+    async def _fitting(self, accounts: Sequence[Row | None], password: str) -> list[Row]:
+        """None stands for an account that nobody has."""
+        fitting = []
+        for account in accounts:
+            stored = None if account is None else account["password_hash"]
+            if await self._passwords.matches(stored, password) and account is not None:
+                fitting.append(account)
+        return fitting
+
+    def _refused(self, accounts: Iterable[Row], reason: str) -> None:
+        for account in accounts:
+            self._refusals.count_sign_in(account["tenant_id"], account["user_id"], reason)
 
     async def exchange(self, principal: Principal) -> Begun:
         """A session that may what the API key may that ``principal`` came with, and ends with it at the latest.

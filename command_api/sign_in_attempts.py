@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Collection
 from uuid import UUID
 
 from backplane.ports.database import Database
@@ -37,31 +38,36 @@ class SignInAttempts:
     """Each attempt is counted before its password is looked at, so that many at once are no more than many in turn.
 
     Five of an account and thirty of an address (of a /64 where it is IPv6) go without a wait; then each doubles it, up
-    to a quarter of an hour. A day without an attempt forgets them. ``account`` is the user where there is one, else
-    what was typed: whoever has a user of the same e-mail address elsewhere shares no count.
+    to a quarter of an hour. A day without an attempt forgets them. An account is a user where there is one, else what
+    was typed: users of one e-mail address share no count.
     """
 
     def __init__(self, database: Database, pepper: str) -> None:
         self._database = database
         self._pepper = pepper
 
-    async def count(self, account: UUID | str, address: str) -> None:
-        """One more. Raises TooManyAttempts, DatabaseUnavailable."""
-        for subject, free in (
-            (self._address(address), _FREE_OF_ADDRESS),
-            (self._account(account), _FREE_OF_ACCOUNT),
-        ):
-            async with self._database.system() as session:
-                if await session.execute(
-                    _COUNT, subject=subject, free=free, longest_s=float(_LONGEST_WAIT_S), forget_hours=_FORGET_HOURS
-                ):
-                    continue
-                row = await session.one(
-                    "SELECT ceil(extract(epoch FROM next_at - now()))::integer AS wait_s"
-                    " FROM control.sign_in_attempts WHERE subject = :subject",
-                    subject=subject,
-                )
-            raise TooManyAttempts(1 if row is None else max(1, row["wait_s"]))
+    async def count(self, accounts: Collection[UUID | str], address: str) -> dict[UUID | str, int]:
+        """One more of the address, and of each account. Gives how many seconds each of these still waits; 0: its
+        password may be looked at.
+
+        Raises TooManyAttempts where the address waits, DatabaseUnavailable.
+        """
+        if wait_s := await self._counted(self._address(address), _FREE_OF_ADDRESS):
+            raise TooManyAttempts(wait_s)
+        return {one: await self._counted(self._account(one), _FREE_OF_ACCOUNT) for one in accounts}
+
+    async def _counted(self, subject: bytes, free: int) -> int:
+        async with self._database.system() as session:
+            if await session.execute(
+                _COUNT, subject=subject, free=free, longest_s=float(_LONGEST_WAIT_S), forget_hours=_FORGET_HOURS
+            ):
+                return 0
+            row = await session.one(
+                "SELECT ceil(extract(epoch FROM next_at - now()))::integer AS wait_s"
+                " FROM control.sign_in_attempts WHERE subject = :subject",
+                subject=subject,
+            )
+        return 1 if row is None else max(1, row["wait_s"])
 
     async def succeeded(self, account: UUID | str, address: str) -> None:
         """The last one was right: it does not count, and those before it count against the address only.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -279,3 +281,36 @@ async def test_providers_keys_have_names_and_are_shown_to_nobody(account: Accoun
     assert (await http.delete("/v1/auth/apikeys/mine")).status_code == 200
     assert (await http.delete("/v1/auth/apikeys/mine")).status_code == 404
     assert (await http.get("/v1/auth/apikeys")).json() == []
+
+
+async def test_whose_address_a_stranger_signs_up_with_signs_in_as_before(short_folder: Path) -> None:
+    up, email, strangers = Up(short_folder / "joined"), "ada@example.com", "a stranger's own password"
+    try:
+        up.start()
+        up.ready()
+        assert up.stop() == 0
+        up.environment["PARLEY_DOORS__ADMIN_KEY"] = up.admin_key
+        up.start()
+        up.ready()
+        async with (
+            AsyncExitStack() as open_clients,
+            httpx.AsyncClient(base_url=up.url, timeout=30, trust_env=False) as nobody,
+        ):
+            admin = await Callers(up, open_clients).admin()
+            invited = (await admin.http.post("/v1/users", json={"name": "Ada", "email": email})).json()
+            accepted = {"token": invited["token"], "password": PASSWORD}
+            assert (await nobody.post("/v1/invitations/accept", json=accepted)).is_success
+            joined = await nobody.post("/v1/auth/signup", json={"email": email, "password": strangers})
+            assert joined.status_code == 200, joined.text
+            begun = await nobody.post("/v1/session", json={"email": email, "password": PASSWORD})
+            assert begun.status_code == 201, begun.text
+            assert (await nobody.get("/v1/session")).json()["user_id"] == invited["user_id"]
+            nobody.cookies.clear()
+            token = (await logged_in(nobody, email, strangers)).json()["access_token"]
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert (await nobody.get("/v1/auth/me", headers=bearer)).json() == joined.json()
+            # Only users of the tenant that people join here sign in here.
+            assert (await logged_in(nobody, email)).status_code == 401
+        assert up.stop() == 0
+    finally:
+        up.end()

@@ -21,7 +21,7 @@ from command_api import tenancy
 from command_api.outbox import Relay
 from command_api.people import People
 from command_api.refusals import Refusals
-from command_api.sessions import Begun, Sessions, Suspended, WrongPassword
+from command_api.sessions import MOST_ACCOUNTS, Begun, Sessions, Suspended, WrongPassword
 from command_api.sign_in_attempts import TooManyAttempts
 from event_schemas.people import SignInRefused
 from tests.conftest import TestDatabase
@@ -162,10 +162,79 @@ async def test_an_address_of_several_tenants_signs_in_where_it_says(house: House
     (first, _), (second, _) = await house.user("ada@example.com"), await house.user("ada@example.com")
     with pytest.raises(WrongPassword):
         await house.sign_in("ada@example.com")
+    assert await house.refused() == [], "it was the password of both"
     for principal in (first, second):
         begun = await house.sign_in("ada@example.com", tenant=principal.tenant_id)
         known = await Authenticator(house.commands, PEPPER, 0).session(begun.token)
         assert known.tenant_id == principal.tenant_id
+
+
+OTHER = "a stranger's own password"
+
+
+async def test_whose_address_a_stranger_signs_up_with_signs_in_as_before(house: House) -> None:
+    (first, ada), (second, stranger) = (
+        await house.user("ada@example.com"),
+        await house.user("ada@example.com", OTHER),
+    )
+    invited = Principal(await tenancy.provision_tenant(house.commands, "third"), new_id(), None, "owner")
+    await house.people.invite(invited, "ada", "ada@example.com", "member")
+    for password, principal in ((PASSWORD, first), (OTHER, second)):
+        begun = await house.sign_in("ada@example.com", password)
+        known = await Authenticator(house.commands, PEPPER, 0).session(begun.token)
+        assert known.tenant_id == principal.tenant_id
+    await house.people.suspend(second, stranger)
+    with pytest.raises(Suspended):
+        await house.sign_in("ada@example.com", OTHER)
+    with pytest.raises(WrongPassword):
+        await house.sign_in("ada@example.com", OTHER, first.tenant_id)
+    assert sorted(await house.refused()) == sorted([(stranger, "suspended", 1), (ada, "wrong-password", 1)])
+
+
+async def test_no_password_is_looked_at_that_is_not_counted(house: House) -> None:
+    (first, ada), (_, stranger) = (
+        await house.user("ada@example.com"),
+        await house.user("ada@example.com", OTHER),
+    )
+    # Who signs in to one of them has tried the other, too.
+    for _ in range(3):
+        await house.sign_in("ada@example.com", OTHER)
+    attempts = await house.owner.fetch("SELECT attempts FROM control.sign_in_attempts ORDER BY attempts")
+    assert [row["attempts"] for row in attempts] == [0, 3], "of the address, and of ada"
+    await house.owner.execute(
+        "UPDATE control.sign_in_attempts SET next_at = now() + interval '15 minutes' WHERE attempts = 3"
+    )
+    with pytest.raises(TooManyAttempts):
+        await house.sign_in("ada@example.com", tenant=first.tenant_id)
+    # One that waits is in nobody else's way, and is not said to have another password.
+    assert await house.sign_in("ada@example.com", OTHER)
+    with pytest.raises(TooManyAttempts) as raised:
+        await house.sign_in("ada@example.com")
+    assert raised.value.wait_s > 800
+    assert sorted(await house.refused()) == sorted([(ada, "too-many-attempts", 2), (stranger, "wrong-password", 1)])
+    await house.wait_over()
+    assert await house.sign_in("ada@example.com")
+
+
+async def test_the_first_accounts_of_an_address_are_looked_at_and_nobodys_as_often_as_one(house: House) -> None:
+    first, _ = await house.user("ada@example.com")
+    for _ in range(MOST_ACCOUNTS):
+        await house.user("ada@example.com", OTHER)
+    house.sessions._passwords = looking = CountedPasswords()
+    begun = await house.sign_in("ada@example.com")
+    assert (await Authenticator(house.commands, PEPPER, 0).session(begun.token)).tenant_id == first.tenant_id
+    assert looking.count == MOST_ACCOUNTS
+    with pytest.raises(WrongPassword):
+        await house.sign_in("nobody@example.com")
+    assert looking.count == MOST_ACCOUNTS + 1
+
+
+class CountedPasswords(Passwords):
+    count = 0
+
+    async def matches(self, stored: str | None, password: str) -> bool:
+        self.count += 1
+        return await super().matches(stored, password)
 
 
 async def test_waits_grow_and_a_right_password_has_to_wait_too(house: House) -> None:

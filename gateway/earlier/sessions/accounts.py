@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from backplane.security.authenticator import Authenticator, NotAccepted
 from backplane.security.principal import Principal
 from command_api.message_body import Text
 from command_api.people_routes import Email, NewPassword, Password
@@ -15,6 +17,7 @@ from command_api.session_routes import signed_in
 from gateway.earlier.details import responses
 from gateway.earlier.joining import joined, signs_up
 from gateway.earlier.sessions.callers import Caller
+from gateway.ports import ports_of
 from query_api import people_sql
 
 router = APIRouter(prefix="/v1/auth", tags=["earlier: sessions"])
@@ -77,8 +80,9 @@ async def log_in(
     username: Annotated[Email, Form(description="the e-mail address", examples=["ada@example.com"])],
     password: Annotated[Password, Form(description="as it was set", examples=["correct horse battery staple"])],
 ) -> AccessToken:
-    """After some attempts in a row on an account, or from an address, each waits longer."""
-    begun = await signed_in(request, username, password, None)
+    """After some attempts in a row on an account, or from an address, each waits longer. Where the settings have an
+    admin's key to sign up with, this is for users of its tenant."""
+    begun = await signed_in(request, username, password, await _tenant_joined(request))
     response.headers["Cache-Control"] = "no-store"
     PeoplePorts.of(request).relay.wake()
     return AccessToken(access_token=begun.token)
@@ -94,3 +98,15 @@ async def who_am_i(request: Request, principal: Caller) -> AccountUser:
         user = await people_sql.user(session, principal.user_id)
     user_id, email = str(principal.user_id), user["email"] or ""
     return AccountUser(user_id=user_id, user_name=email if user["name"] == user_id else user["name"], email=email)
+
+
+async def _tenant_joined(request: Request) -> UUID | None:
+    """Whose users sign up without a key; None: nobody does. Raises DatabaseUnavailable."""
+    admin_key = ports_of(request).doors.admin_key
+    if admin_key is None:
+        return None
+    authenticator: Authenticator = request.app.state.authenticator
+    try:
+        return (await authenticator.principal(admin_key.get_secret_value())).tenant_id
+    except NotAccepted:
+        return None
