@@ -96,8 +96,11 @@ async def _follow(
             await listening.aclose()
         yield None
         place = await Place.of(begun.place, ports.room)
-        async with aclosing(follower.steps(begun.frames, begun.live, place)) as steps:
-            async for step in _told(ports, record, tenant_id, generation_id, steps):
+        async with (
+            aclosing(follower.steps(begun.frames, begun.live, place)) as steps,
+            aclosing(_told(ports, record, tenant_id, generation_id, steps)) as told,
+        ):
+            async for step in told:
                 yield step
 
 
@@ -106,14 +109,17 @@ async def follow_submitted(ports: QueryPorts, tenant_id: UUID, generation_id: UU
     nor for its place in the queue. It raises nothing at once."""
     record = PostgresRecord(ports.database, ports.data_keys, tenant_id, generation_id)
     follower = Follower(record, ports.streams, tenant_id, generation_id, None, ports.pace)
-    async with aclosing(follower.steps(known=())) as steps:
-        async for step in _told(ports, record, tenant_id, generation_id, steps):
+    async with (
+        aclosing(follower.steps(known=())) as steps,
+        aclosing(_told(ports, record, tenant_id, generation_id, steps)) as told,
+    ):
+        async for step in told:
             yield step
 
 
 async def _told(
     ports: QueryPorts, record: PostgresRecord, tenant_id: UUID, generation_id: UUID, steps: AsyncIterator[Step]
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step, None]:
     with Watch(generation_id) as watch:
         async for step in steps:
             if "json_span" in step.detail:
