@@ -11,8 +11,8 @@ def said_in(messages: Iterable[Row]) -> Iterator[tuple[str, str]]:
     """Role and text of each that can be read, and is neither a tool's nor empty."""
     for one in messages:
         content = one["content"]
-        if one["role"] != "tool" and content is not None:
-            yield (
-                one["role"],
-                content if isinstance(content, str) else "".join(part.get("text", "") for part in content),
-            )
+        if one["role"] == "tool" or content is None:
+            continue
+        text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        if text:
+            yield one["role"], text
