@@ -42,7 +42,11 @@ SOURCE = "/parley/command_api"
 
 logger = logging.getLogger(__name__)
 
-_accepted = Counter("parley_prompts_accepted_total", "Prompts that were answered 202, each once", ["pool"])
+_accepted = Counter(
+    "parley_prompts_accepted_total",
+    "Prompts whose first request was answered 202; who repeated a failed one is not counted",
+    ["pool"],
+)
 
 
 class ProjectionsLag(Exception):
