@@ -64,8 +64,8 @@ class World:
         it was met twice.
         """
         admin = await self.callers.admin()
-        async with Busy.of(admin) as busy:
-            freeing = asyncio.create_task(busy.free(after=2))
+        async with Busy.of(admin) as busy, asyncio.TaskGroup() as beside:
+            freeing = beside.create_task(busy.free(after=2))
             known = {"PARLEY_URL": self.up.url, "PARLEY_KEY": admin.key, "PARLEY_BUSY_KEY": busy.key}
             ran = await self.run(*command, **known)
             freeing.cancel()
