@@ -107,7 +107,8 @@ async def end_chat(
     principal: Chatter,
     chat_id: Annotated[str, Query(description="the chat", examples=[_CHAT])],
 ) -> ChatEnded:
-    """It takes no messages any more, and its model is asked for a summary, for which this waits a while."""
+    """It takes no messages any more, and its model is asked for a summary, for which this waits a while. A chat that
+    had ended before is answered at once, with the summary that there is by then."""
     conversation_id = chat_of(chat_id)
     with answers():
         # Its answer came before the read models had it.
