@@ -135,6 +135,8 @@ async def _known(session: TenantSession, identity: Identity) -> Row | None:
 async def _made(session: TenantSession, identity: Identity, settings: OidcSettings) -> UUID:
     user_id = new_id()
     name = (identity.name or "").strip()[:150]
+    if "@" in name:  # some providers give the address for a name, and names are in events
+        name = ""
     for unique in (name, f"{name} {user_id}".strip()):
         command = InviteUser(user_id=user_id, name=unique or str(user_id), role=settings.role)
         if await session.execute(

@@ -132,6 +132,15 @@ async def test_who_is_of_the_domain_is_made_a_user_once(house: House) -> None:
     assert "@" not in outbox
 
 
+async def test_an_address_that_is_given_for_a_name_is_in_no_event(house: House) -> None:
+    house.provider.name = "ada@example.com"
+    assert (await house.sign_in()).status_code == 303
+    assert await house.users() == [(str((await house.who()).user_id), "member", "ada@example.com")]
+    assert "@" not in str(
+        [bytes(row["envelope"]) for row in await house.rows.fetch("SELECT envelope FROM control.outbox")]
+    )
+
+
 async def test_who_was_invited_comes_in_by_a_verified_address_and_nobody_else(house: House) -> None:
     house.provider.email = "bob@elsewhere.example"
     failed(await house.sign_in(), 403, "not-invited", "invitation")
