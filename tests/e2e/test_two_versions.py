@@ -1,27 +1,32 @@
-"""Migrations are forward and online: the release before runs on the schema that this one has made."""
+"""An upgrade as docs/running/upgrades.md has it: the release before goes on, also beside this one and on its schema."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
 from backplane.adapters.postgres.migrate import newest_revision
 from tests.chaos.world import not_ready, works
-from tests.conftest import start_postgres, start_valkey
-from tests.e2e.client import Client
-from tests.e2e.running import Up, until
+from tests.conftest import PostgresServer, start_postgres, start_valkey
+from tests.e2e.client import Answer, Client, Json, eventually
+from tests.e2e.running import Up, free_port, until
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = "backplane/adapters/postgres/migrations/versions"
+SERVICES = (("projections",), ("worker", "--pool", "local"), ("gateway",))
 
 
 def git(*arguments: str) -> str:
@@ -48,24 +53,39 @@ def before(short_folder: Path) -> Iterator[Path]:
         git("worktree", "remove", "--force", str(code))
 
 
-@pytest.fixture(scope="module")
-def earlier(before: Path, short_folder: Path) -> Iterator[tuple[str, str]]:
-    """Services of the code before, on a database that today's code has migrated: their URL, and a key."""
-    folder = short_folder / "two-versions"
-    with ExitStack() as stack:
-        postgres, valkey = start_postgres(folder / "servers"), start_valkey(folder / "servers")
-        stack.callback(postgres.server.stop)
-        stack.callback(valkey.server.stop)
-        today = Up(folder, PARLEY_POSTGRES__URL=postgres.owner_url(), PARLEY_REDIS__URL=valkey.url)
-        assert newest_revision() in today.parley("migrate")
-        tenant = today.parley("tenant", "create", "acme").strip()
-        key = today.parley("key", "issue", "--tenant", tenant, "--role", "admin").strip()
-        for service in (("projections",), ("worker", "--pool", "local"), ("gateway",)):
-            log = stack.enter_context((folder / f"{service[0]}.log").open("wb"))
+@dataclass(frozen=True)
+class Release:
+    """Services of one version of the code, on servers that another shares."""
+
+    up: Up
+    name: str
+    code: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.up.environment | {"PYTHONPATH": str(self.code)}
+
+    def parley(self, *arguments: str) -> str:
+        run = subprocess.run(
+            [sys.executable, "-P", "-m", "cli.main", *arguments],
+            cwd=self.up.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout.strip()
+
+    def start(self, stack: ExitStack) -> None:
+        """Return once each of the services is ready; they end with ``stack``."""
+        probed = [free_port(), free_port(), self.up.port]
+        for service, port in zip(SERVICES, probed, strict=True):
+            log = stack.enter_context((self.up.folder / f"{self.name}-{service[0]}.log").open("wb"))
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cli.main", *service],
-                cwd=folder,
-                env=today.environment | {"PYTHONPATH": str(before)},
+                cwd=self.up.folder,
+                env=self.environment | ({} if port == self.up.port else {"PARLEY_HEALTH_PORT": str(port)}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -73,39 +93,144 @@ def earlier(before: Path, short_folder: Path) -> Iterator[tuple[str, str]]:
             stack.callback(process.wait, 60)
             stack.callback(process.terminate)
         try:
-            until(lambda: _ready(today.url), "the services of the code before did not become ready")
+            until(lambda: all(_ready(port) for port in probed), f"the services of {self.name} did not become ready")
         except AssertionError as error:
-            raise AssertionError("".join(log.read_text()[-1000:] for log in folder.glob("*.log"))) from error
-        yield today.url, key
+            logs = self.up.folder.glob(f"{self.name}-*.log")
+            raise AssertionError("".join(log.read_text()[-1000:] for log in logs)) from error
 
 
-def _ready(url: str) -> bool:
+def _ready(port: int) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).is_success
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5, trust_env=False).is_success
     except httpx.TransportError:
         return False
 
 
-@pytest.fixture
-async def client(earlier: tuple[str, str]) -> AsyncIterator[Client]:
-    async with Client(*earlier) as opened:
-        yield opened
+@pytest.fixture(scope="module")
+def postgres(short_folder: Path) -> Iterator[PostgresServer]:
+    running = start_postgres(short_folder / "two-versions-postgres")
+    yield running
+    running.server.stop()
 
 
-async def test_it_is_the_code_before_that_runs(before: Path) -> None:
-    asked = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-c", "import cli.main; print(cli.main.__file__)"),
-        env={"PYTHONPATH": str(before)},
-        stdout=asyncio.subprocess.PIPE,
+@pytest.fixture(scope="module")
+def releases(before: Path, short_folder: Path, postgres: PostgresServer) -> Iterator[tuple[Release, Release]]:
+    """The code before, and today's. Nothing runs yet but the servers."""
+    folder = short_folder / "two-versions"
+    valkey = start_valkey(short_folder / "two-versions-valkey")
+    servers = {"PARLEY_POSTGRES__URL": postgres.owner_url(), "PARLEY_REDIS__URL": valkey.url}
+    yield (
+        Release(Up(folder, **servers), "before", before),
+        Release(Up(folder, **servers), "today", ROOT),
     )
-    said, _ = await asked.communicate()
-    assert Path(said.decode().strip()).is_relative_to(before)
+    valkey.server.stop()
 
 
-async def test_a_prompt_is_answered_and_read_on_the_newer_schema(client: Client) -> None:
-    assert await not_ready(client) == {}
-    ended = await works(client)
-    told = await client.events(subject=f"generation:{ended['id']}")
-    assert [event["type"] for event in told][-1].startswith("generation.completed.")
-    whole = await client.get(f"/v1/conversations/{ended['conversation_id']}")
-    assert [message["role"] for message in whole["messages"]] == ["user", "assistant"]
+async def test_it_is_the_code_before_that_runs(releases: tuple[Release, Release]) -> None:
+    for release in releases:
+        asked = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-c", "import cli.main; print(cli.main.__file__)"),
+            env={"PYTHONPATH": str(release.code)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await asked.communicate()
+        assert Path(said.decode().strip()) == release.code / "cli/main.py"
+
+
+async def test_the_release_before_serves_while_this_one_migrates_and_beside_it(
+    releases: tuple[Release, Release], postgres: PostgresServer
+) -> None:
+    earlier, today = releases
+    with ExitStack() as stack:
+        assert newest_revision() not in await asyncio.to_thread(earlier.parley, "migrate")
+        tenant = await asyncio.to_thread(earlier.parley, "tenant", "create", "acme")
+        key = await asyncio.to_thread(earlier.parley, "key", "issue", "--tenant", tenant, "--role", "admin")
+        await asyncio.to_thread(earlier.start, stack)
+        async with Client(earlier.up.url, key) as old, Client(today.up.url, key) as new:
+            first = await works(old)
+            answered = await _talk_while_it_migrates(old, today)
+            assert answered, "nothing was asked while it migrated"
+            assert await not_ready(old) == {}
+            await asyncio.to_thread(today.start, stack)
+            await _both_read(postgres)
+            await _goes_on(new, first)
+            await _is_picked_up(old, new)
+            await _is_picked_up(new, old)
+            workers: set[str] = set()
+            async with asyncio.timeout(30):
+                while len(workers) < 2:
+                    workers |= await _asked_at_both(old, new)
+            assert await not_ready(old) == await not_ready(new) == {}
+    for service, *_ in SERVICES:
+        log = (earlier.up.folder / f"before-{service}.log").read_text()
+        assert "newer_version" not in log, log
+
+
+async def _talk_while_it_migrates(client: Client, today: Release) -> list[Json]:
+    """What was asked since the migration began, and answered before it had ended."""
+    migrating = asyncio.create_task(asyncio.to_thread(today.parley, "migrate"))
+    answered = []
+    while not migrating.done():
+        answered.append(await works(client))
+    assert newest_revision() in await migrating
+    return answered[:-1]
+
+
+async def _both_read(postgres: PostgresServer) -> None:
+    """The partitions are divided between the projections of both."""
+    connection = await asyncpg.connect(postgres.owner_url())
+
+    async def readers() -> int:
+        found: int = await connection.fetchval(
+            "SELECT count(DISTINCT c.owner_id) FROM bus.cursors c JOIN bus.subscriptions s USING (subscription_id)"
+            " WHERE s.name = 'projections'"
+        )
+        return found
+
+    try:
+        await eventually(readers, lambda count: count == 2)
+    finally:
+        await connection.close()
+
+
+async def _goes_on(client: Client, first: Json) -> None:
+    """A conversation that began on the schema of before."""
+    accepted = await client.submit("And now?", conversation_id=first["conversation_id"])
+    ended = await client.ended(accepted["generation_id"])
+    assert ended["status"] == "completed"
+    told = await client.messages(first["conversation_id"])
+    assert [one["role"] for one in told] == ["user", "assistant"] * 2
+    assert told[-1]["content"] == ended["content"]
+
+
+async def _is_picked_up(one: Client, other: Client) -> None:
+    """A stream that was begun at one gateway and is read on at the other."""
+    accepted = await one.submit("Sing.", script={"count": 20, "delay_s": 0.02})
+    answer = Answer()
+    async for event in one.stream(accepted["generation_id"]):
+        answer.take(event)
+        if answer.seq >= 5:
+            break
+    assert not answer.ended
+    await other.follow_through(accepted["generation_id"], answer)
+    assert (await other.ended(accepted["generation_id"]))["content"] == answer.text
+
+
+async def _asked_at_both(*clients: Client) -> set[str]:
+    """Some prompts at each, answered, and read at each alike: the workers that ran them."""
+    asked = await asyncio.gather(*(works(client, f"prompt {place}") for client in clients for place in range(4)))
+    workers = set()
+    for ended in asked:
+        subject = f"generation:{ended['id']}"
+        for client in clients:
+            assert (await client.generation(ended["id"]))["content"] == ended["content"]
+            assert (await client.messages(ended["conversation_id"]))[-1]["content"] == ended["content"]
+            # Two projections read the commands and the events, each at its own pace.
+            events = await eventually(partial(client.events, subject=subject), _is_whole)
+            workers |= {event["data"]["worker"] for event in events if event["type"].startswith("generation.started.")}
+    return workers
+
+
+def _is_whole(events: list[Json]) -> bool:
+    types = Counter(event["type"].partition(".v")[0] for event in events)
+    return all(types[kind] == 1 for kind in ("prompt.submit", "generation.started", "generation.completed"))
