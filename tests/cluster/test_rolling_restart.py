@@ -14,12 +14,13 @@ from openai import AsyncOpenAI
 
 from tests.cluster.cluster import REPLICAS, Cluster
 from tests.cluster.container import Container
-from tests.cluster.visitors import Visitor
+from tests.cluster.visitors import SdkVisitor, Visitor
 from tests.e2e.client import TERMINAL, Answer, Client, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
 
 SCRIPTED, REAL = "script", "gemma-3-270m"
+SUBMITTED = "prompt.submit."
 ENDINGS = tuple(f"generation.{how}." for how in TERMINAL)
 CRASHED = '"action": "service_crashed"'
 VISITORS = 8
@@ -114,13 +115,20 @@ async def test_everything_is_restarted_while_people_talk(cluster: Cluster, key: 
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(cluster.url, key)) for _ in range(VISITORS)]
+        sdk = await stack.enter_async_context(AsyncOpenAI(api_key=key, base_url=f"{cluster.url}/v1"))
+        sdks = [
+            SdkVisitor("sdk-stream", sdk, SCRIPTED, 30, streams=True),
+            SdkVisitor("sdk-whole", sdk, SCRIPTED, 30, streams=False),
+        ]
+        before = Counter(await submitted(clients[0]))
         visitors = [
             *(Visitor(f"v{place}", one, {"model": SCRIPTED}, 40) for place, one in enumerate(clients[1:])),
             Visitor("real", clients[0], {"model": REAL, "parameters": {"max_tokens": 16}}, None),
         ]
+        everybody: list[Visitor | SdkVisitor] = [*visitors, *sdks]
         async with asyncio.TaskGroup() as talking:
-            for visitor in visitors:
-                talking.create_task(visitor.run(stop))
+            for one in everybody:
+                talking.create_task(one.run(stop))
             await talk_goes_on(visitors)
             restarted = []
             for name, containers in list(cluster.containers.items()):
@@ -130,8 +138,11 @@ async def test_everything_is_restarted_while_people_talk(cluster: Cluster, key: 
                     await talk_goes_on(visitors)
             stop.set()
         assert len(restarted) == len(cluster.containers) + sum(count - 1 for count in REPLICAS.values())
-        assert [fault for visitor in visitors for fault in visitor.faults] == []
+        assert [fault for one in everybody for fault in one.faults] == []
         await nothing_is_lost(clients[0], visitors)
+        await everything_was_answered_once(clients[0], sdks)
+        asked = Counter(await submitted(clients[0])) - before
+        assert asked.total() == sum(len(one.visits) for one in visitors) + sum(len(one.questions) for one in sdks)
     crashed = [one.name for group in cluster.containers.values() for one in group if CRASHED in one.log.read_text()]
     assert crashed == [], "a bug ended them, and their restart rule hid it"
 
@@ -161,6 +172,21 @@ async def nothing_is_lost(client: Client, visitors: list[Visitor]) -> None:
         assert visit.expected in (None, visit.answer.text)
     # Each was asked once, however often it was sent, and ended once.
     record = [event for event in await client.events() if event["data"].get("generation_id") in visits]
-    for kinds in (("prompt.submit.",), ENDINGS):
+    for kinds in ((SUBMITTED,), ENDINGS):
         told = Counter(event["data"]["generation_id"] for event in record if event["type"].startswith(kinds))
         assert told == Counter(visits.keys())
+
+
+async def everything_was_answered_once(client: Client, sdks: list[SdkVisitor]) -> None:
+    for sdk in sdks:
+        assert [question.told for question in sdk.questions] == [question.expected for question in sdk.questions]
+        assert len(sdk.questions) > 3
+        for question in sdk.questions:
+            (generation_id,) = question.generations
+            assert (await client.ended(generation_id))["content"] == question.expected
+    assert any(question.tries > 1 for sdk in sdks for question in sdk.questions), "no answer was cut"
+
+
+async def submitted(client: Client) -> list[str]:
+    """The generations that were asked for, by the record."""
+    return [event["data"]["generation_id"] for event in await client.events() if event["type"].startswith(SUBMITTED)]
