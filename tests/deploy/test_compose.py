@@ -297,6 +297,39 @@ def test_nothing_is_published_but_on_this_machine_unless_told_otherwise() -> Non
             assert "outside" in service["networks"]
 
 
+def test_what_is_not_asked_for_by_its_profile_is_not_started() -> None:
+    behind = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert behind == {
+        "worker-gpu": ["gpu"],
+        "worker-provider": ["provider"],
+        "worker-triton": ["triton"],
+        "triton": ["triton"],
+        "operator": ["operator"],
+        "secrets": ["operator"],
+        **{name: ["observability"] for name in ("otel-collector", "jaeger", "prometheus", "grafana")},
+    }
+    for name, service in SERVICES.items():
+        # Compose refuses to start what needs a service of a profile that is off.
+        for other in service.get("depends_on", {}):
+            assert set(behind.get(other, ())) <= set(behind.get(name, ())), f"{name} needs {other}"
+
+
+def test_who_computes_on_a_gpu_is_given_one_and_nobody_else() -> None:
+    reserved = {
+        name: service["deploy"]["resources"]["reservations"]["devices"]
+        for name, service in SERVICES.items()
+        if "reservations" in service.get("deploy", {}).get("resources", {})
+    }
+    one = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert reserved == {"worker-gpu": [one], "triton": [one]}
+    assert OURS["worker-gpu"]["build"]["target"] == "cuda"
+    assert OURS["worker-gpu"]["image"] != OURS["worker-local"]["image"]
+    # The same pool, the same model, and the same limits else.
+    for same in ("command", "environment", "secrets", "volumes", "networks"):
+        assert OURS["worker-gpu"][same] == OURS["worker-local"][same]
+    assert OURS["worker-gpu"]["deploy"]["resources"]["limits"] == OURS["worker-local"]["deploy"]["resources"]["limits"]
+
+
 def test_servers_have_no_way_out() -> None:
     assert compose.load()["networks"]["servers"] == {"internal": True}
     for name in ("postgres", "redis", "pulsar", "projections", "query-api", "migrate"):
