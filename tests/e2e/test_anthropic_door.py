@@ -15,6 +15,7 @@ import anthropic
 import pytest
 from anthropic import AsyncAnthropic
 
+from tests.clients.busy import Busy
 from tests.e2e.client import Client, Json, eventually
 from tests.e2e.conftest import Callers
 from tests.e2e.running import Up
@@ -386,6 +387,25 @@ async def test_sdks_ask_again_where_it_helps_and_only_there(parley: Up, admin: C
         with pytest.raises(anthropic.InternalServerError):
             await door.create(metadata=scripted(fail_after=0, fail_kind="refused"))
     assert asked == [200, 409, 500, 500]
+
+
+async def test_the_sdk_waits_for_a_place_by_itself(parley: Up, admin: Client) -> None:
+    statuses: list[int] = []
+
+    async def note(response: Any) -> None:
+        statuses.append(response.status_code)
+
+    async with (
+        Busy.of(admin) as busy,
+        anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [note]}) as http,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(busy.free())
+        sdk = AsyncAnthropic(base_url=parley.url, api_key=busy.key, max_retries=20, http_client=http)
+        found = await Door(sdk, admin).create(metadata=scripted(tokens=["a"]))
+    assert found.content[0].text == "a"
+    assert statuses == [429] * (len(statuses) - 1) + [200]
+    assert len(statuses) > 1
 
 
 class World:

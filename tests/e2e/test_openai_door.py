@@ -14,6 +14,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from tests.clients.busy import Busy
 from tests.e2e.client import Client, eventually
 from tests.e2e.conftest import Callers
 from tests.e2e.running import Up
@@ -124,7 +125,24 @@ async def test_no_answer_is_left_running_where_one_of_several_is_refused(parley:
         assert (await caller.ended(found["messages"][-1]["id"]))["status"] == "cancelled"
 
 
-async def test_the_caller_sees_its_limits_and_what_parley_calls_it(door: Door) -> None:
+async def test_how_the_limits_stand_is_told_with_each_answer(parley: Up, callers: Callers) -> None:
+    tenant_id = await callers.tenant()
+    caller = await callers.caller(tenant_id, "member")
+    limits = ("--requests-per-minute", "5", "--tokens-per-minute", "5000")
+    parley.parley("limits", "set", "--tenant", str(tenant_id), *limits)
+    for left, stream in ((4, False), (3, True)):
+        answer = await caller.http.post(
+            "/v1/chat/completions", json={"model": SCRIPTED, "messages": ASK, "stream": stream}
+        )
+        assert answer.status_code == 200, answer.text
+        told = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-")}
+        assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("5", str(left))
+        assert told["x-ratelimit-limit-tokens"] == "5000"
+        assert 0 < int(told["x-ratelimit-remaining-tokens"]) < 5000
+        assert all(told[f"x-ratelimit-reset-{kind}"].endswith("s") for kind in ("requests", "tokens"))
+
+
+async def test_the_caller_sees_what_parley_calls_it(door: Door) -> None:
     raw = await door.sdk.chat.completions.with_raw_response.create(
         model=SCRIPTED, messages=ASK, user="u-17", metadata={"ticket": "4711"}
     )
@@ -343,3 +361,22 @@ async def test_sdks_ask_again_where_it_helps_and_only_there(parley: Up, admin: C
         with pytest.raises(openai.ConflictError):
             await sdk.chat.completions.create(model=SCRIPTED, messages=ASK, seed=3, extra_headers=key)
     assert [one.status_code for one in asked] == [200, 409]
+
+
+async def test_the_sdk_waits_for_a_place_by_itself(parley: Up, admin: Client) -> None:
+    statuses: list[int] = []
+
+    async def note(response: httpx.Response) -> None:
+        statuses.append(response.status_code)
+
+    async with (
+        Busy.of(admin) as busy,
+        openai.DefaultAsyncHttpxClient(event_hooks={"response": [note]}) as http,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(busy.free())
+        sdk = AsyncOpenAI(base_url=f"{parley.url}/v1", api_key=busy.key, max_retries=20, http_client=http)
+        found = await sdk.chat.completions.create(model=SCRIPTED, messages=ASK, metadata=scripted(tokens=["a"]))
+    assert found.choices[0].message.content == "a"
+    assert statuses == [429] * (len(statuses) - 1) + [200]
+    assert len(statuses) > 1

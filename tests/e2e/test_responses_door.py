@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from tests.e2e.client import Client, eventually
-from tests.e2e.conftest import SMALL
+from tests.e2e.conftest import SMALL, Callers
 from tests.e2e.running import Up
 from tests.providers.script import Call, Script
 from tests.providers.server import providers
@@ -120,6 +120,18 @@ async def test_a_response(door: Door) -> None:
     assert raw.headers["x-request-id"]
     read = await door.ended(found.id)
     assert read.to_dict() == found.to_dict() | {"background": None}
+
+
+async def test_how_the_limits_stand_is_told_with_each_answer(parley: Up, callers: Callers) -> None:
+    tenant_id = await callers.tenant()
+    caller = await callers.caller(tenant_id, "member")
+    parley.parley("limits", "set", "--tenant", str(tenant_id), "--requests-per-minute", "5")
+    for left, stream in ((4, False), (3, True)):
+        answer = await caller.http.post("/v1/responses", json={"model": SCRIPTED, "input": ASK, "stream": stream})
+        assert answer.status_code == 200, answer.text
+        requests = [answer.headers[f"x-ratelimit-{part}-requests"] for part in ("limit", "remaining")]
+        assert requests == ["5", str(left)]
+        assert answer.headers["x-ratelimit-reset-requests"].endswith("s")
 
 
 async def test_a_stream_to_the_letter(door: Door) -> None:
