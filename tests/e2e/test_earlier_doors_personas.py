@@ -18,6 +18,7 @@ from backplane.ports.identifiers import new_id
 from tests.e2e.client import DEADLINE_S, Client, eventually
 from tests.e2e.conftest import Callers
 from tests.e2e.running import Up
+from tests.web import page, response, web
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -102,6 +103,29 @@ async def test_what_is_to_be_considered_stands_in_front(old: Old, mark: str) -> 
     said, _ = await old.asked(f"|{mark}|The kettle is red.|/{mark}| {scripted('Which colour?', echo=True)}")
     assert "The kettle is red." in said
     assert f"|{mark}|" not in said
+
+
+async def test_sites_and_pages_are_read_before_it_answers(old: Old) -> None:
+    async with web() as server:
+        server.has["/news"] = response(200, "It rains in Bergen.", type="text/plain")
+        server.has["/tea"] = response(200, page("All about tea", "Tea is green, as everybody knows."))
+        http = old.caller.http
+        assert (await http.put("/v1/fetching", json={"enabled": True, "robots": False})).is_success
+        site = {"name": "news", "domain": "news.example", "urls": [server.url("/news")]}
+        assert (await http.post("/v1/sites", json=site)).status_code == 201
+        asked = scripted("Any news?", echo=True)
+        by_site, session = await old.asked(f"|RAG|news.example|/RAG| {asked}")
+        by_url, _ = await old.asked(f"{server.url('/tea')} {scripted('Which colour?', echo=True)}")
+        assert sorted(server.paths) == ["/news", "/tea"]
+    assert "It rains in Bergen." in by_site
+    assert "Any news?" in by_site
+    assert "|RAG|" not in by_site
+    assert "Tea is green" in by_url
+    assert "Which colour?" in by_url
+    (answer,) = [
+        one for one in await old.caller.messages(session.removeprefix("urn:uuid:")) if one["role"] == "assistant"
+    ]
+    assert [one["site"] for one in answer["sources"]] == ["news"]
 
 
 @pytest.mark.parametrize(
