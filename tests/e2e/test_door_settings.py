@@ -6,7 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import websockets
 from openai import AsyncOpenAI
+from websockets.asyncio.client import connect
 
 from backplane.security.api_key import ApiKey
 from tests.e2e.client import Client
@@ -59,7 +61,7 @@ async def test_a_client_with_a_key_of_nobody_is_let_in_by_the_local_key_from_her
 
 
 async def test_a_door_can_be_shut(short_folder: Path) -> None:
-    up = Up(short_folder / "shut", PARLEY_DOORS__OPENAI="false")
+    up = Up(short_folder / "shut", PARLEY_DOORS__OPENAI="false", PARLEY_DOORS__PERSONAS="false")
     try:
         up.start()
         up.ready()
@@ -68,6 +70,36 @@ async def test_a_door_can_be_shut(short_folder: Path) -> None:
         paths = up.get("/openapi.json").json()["paths"].keys()
         assert not paths & {"/v1/chat/completions", "/v1/responses", "/v1/embeddings"}
         assert "/v1/messages" in paths
+        socket = connect(f"{up.url.replace('http', 'ws')}/gpt-socket/anybody?key={up.admin_key}", proxy=None)
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await socket
+        assert refused.value.response.status_code == 403
+        assert up.stop() == 0
+    finally:
+        up.end()
+
+
+async def test_who_signs_up_may_ask_so_often_and_no_more(short_folder: Path) -> None:
+    up = Up(short_folder / "rate", PARLEY_DOORS__RATE_LIMIT="2")
+    try:
+        up.start()
+        up.ready()
+        async with Client(up.url, up.admin_key) as admin:
+            form = {"username": "ada", "password": "Pasw0rd"}
+            made = await admin.http.post("/signup/", data=form, headers={"Authorization": admin.key})
+            assert made.status_code == 200, made.text
+
+            async def chat(key: str) -> httpx.Response:
+                body = {"message": "Hi!", "model": "gpt-4"}
+                return await admin.http.post("/chat/", json=body, headers={"Authorization": key})
+
+            ada = [await chat(made.json()["api_key"]) for _ in range(3)]
+            assert [answer.status_code for answer in ada] == [200, 200, 429], ada[-1].text
+            assert int(ada[-1].headers["retry-after"]) >= 1
+            # It is the user's own, and nobody else's of the tenant.
+            assert [(await chat(admin.key)).status_code for _ in range(3)] == [200] * 3
+            (shown,) = [one for one in (await admin.get("/v1/limits"))["items"] if one["dimension"] == "user"]
+            assert shown["use"]["requests_per_minute"]["limit"] == 2
         assert up.stop() == 0
     finally:
         up.end()
