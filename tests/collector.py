@@ -37,9 +37,13 @@ class Collector:
     url: str = ""
     _spans: list[Collected] = field(default_factory=list)
 
+    @property
+    def all(self) -> list[Collected]:
+        return list(self._spans)
+
     def of(self, trace_id: str) -> list[Collected]:
         """What came of one trace, in order of time."""
-        found = [one for one in list(self._spans) if one.span.trace_id.hex() == trace_id]
+        found = [one for one in self.all if one.span.trace_id.hex() == trace_id]
         return sorted(found, key=lambda one: one.span.start_time_unix_nano)
 
     def take(self, body: bytes) -> None:

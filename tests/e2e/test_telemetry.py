@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import connect
 
 from event_schemas.generation import GenerationCompleted, GenerationStarted, SubmitPrompt
 from tests.collector import Collected, Collector, collector
@@ -163,6 +164,38 @@ async def test_one_trace_shows_the_way_of_a_prompt(client: Client, traces: Colle
         assert not prompt.canary.is_in(one.span.SerializeToString())
         assert client.key.encode() not in one.span.SerializeToString()
     assert traces.of(unsampled.trace_id) == []
+
+
+async def test_a_key_in_a_url_is_in_no_span_and_in_no_line(parley: Up, client: Client, traces: Collector) -> None:
+    """As clients of earlier systems send it."""
+    saved = await client.http.post("/v1/personas", json={"name": "url", "definition": {"system": "You whisper."}})
+    assert saved.status_code == 201, saved.text
+    made = (await client.http.post("/v1/api-keys", json={"name": "in a URL"})).json()
+    key, trace_id = made["key"], secrets.token_hex(16)
+    headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+    query = f"key={key}&prompt=Hello"
+    async with httpx.AsyncClient(base_url=parley.url, headers=headers, timeout=30, trust_env=False) as nobody:
+        for persona, status in (("url", 200), ("nobody", 404)):
+            answer = await nobody.get(f"/gpt/{persona}?{query}")
+            assert answer.status_code == status, answer.text
+    url = f"{parley.url.replace('http', 'ws')}/gpt-socket/url?key={key}"
+    async with connect(url, proxy=None, additional_headers=headers) as socket:
+        await socket.send("Hello?")
+        while not str(await socket.recv()).startswith("<END"):
+            pass
+
+    async def answered() -> list[Collected]:
+        return [one for one in traces.of(trace_id) if GenerationCompleted.wire_name in str(one.attributes)]
+
+    # One of the GET, one of the socket.
+    await eventually(answered, lambda spans: len(spans) == 2)
+    assert "GET /gpt/{persona}" in {one.span.name for one in traces.of(trace_id)}
+    secret = key.rpartition("_")[2]
+    assert len(secret) > 20
+    for one in traces.all:
+        assert secret.encode() not in one.span.SerializeToString()
+    for line in _lines(parley):
+        assert secret not in json.dumps(line)
 
 
 def _lines(parley: Up) -> list[dict[str, Any]]:
