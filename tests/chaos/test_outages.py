@@ -8,8 +8,11 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import anthropic
 import asyncpg
+import openai
 import pytest
 
 from tests.chaos.world import World, carried_by_redis, in_mid_answer, not_ready, try_later, works
@@ -77,6 +80,43 @@ async def test_without_postgres_prompts_are_refused_for_now_and_what_runs_goes_o
     assert once[0] == once[1]
     assert (await client.ended(once[0]["generation_id"]))["status"] == "completed"
     await works(client)
+
+
+async def test_sdks_ask_again_by_themselves_until_postgres_is_back(world: World, client: Client) -> None:
+    statuses: dict[str, list[int]] = {"openai": [], "anthropic": []}
+
+    def noting(sdk: str) -> Any:
+        async def note(response: Any) -> None:
+            statuses[sdk].append(response.status_code)
+
+        return {"response": [note]}
+
+    asked: Any = {"model": "script", "messages": [{"role": "user", "content": "now?"}], "max_tokens": 5}
+    async with (
+        openai.DefaultAsyncHttpxClient(event_hooks=noting("openai")) as of_openai,
+        anthropic.DefaultAsyncHttpxClient(event_hooks=noting("anthropic")) as of_anthropic,
+        asyncio.TaskGroup() as tasks,
+    ):
+        how: Any = {"api_key": client.key, "max_retries": 50}
+        one = openai.AsyncOpenAI(base_url=f"{world.up.url}/v1", http_client=of_openai, **how)
+        other = anthropic.AsyncAnthropic(base_url=world.up.url, http_client=of_anthropic, **how)
+        world.postgres.server.kill()
+        try:
+            completion = tasks.create_task(one.chat.completions.create(**asked))
+            message = tasks.create_task(other.messages.create(**asked))
+
+            async def fewest() -> int:
+                return min(map(len, statuses.values()))
+
+            await eventually(fewest, lambda refused: refused >= 2)
+        finally:
+            await asyncio.to_thread(world.postgres.server.start)
+        assert (await completion).choices[0].message.content
+        assert (await message).content
+    # Anthropic's own word for it is 529.
+    for sdk, away in (("openai", 503), ("anthropic", 529)):
+        assert statuses[sdk] == [away] * (len(statuses[sdk]) - 1) + [200]
+    await eventually(lambda: not_ready(client), lambda reasons: not reasons)
 
 
 async def test_a_full_disk_under_postgres_refuses_prompts_and_loses_none(world: World, client: Client) -> None:
