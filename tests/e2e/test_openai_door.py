@@ -302,6 +302,28 @@ async def test_what_is_to_be_stored_goes_on(door: Door) -> None:
     assert (await door.caller.ended(chunk.id.removeprefix("chatcmpl-")))["status"] == "completed"
 
 
+@pytest.mark.parametrize("store", [True, False])
+async def test_who_is_cut_off_has_the_answer_by_its_key_where_it_was_to_be_stored(door: Door, store: bool) -> None:
+    asked: Any = {
+        "model": SCRIPTED,
+        "messages": ASK,
+        "store": store,
+        "metadata": scripted(tokens=["a", "b", "c"] * 10, delay_s=0.02),
+        "extra_headers": {"Idempotency-Key": str(uuid4())},
+    }
+    stream = await door.sdk.chat.completions.create(stream=True, **asked)
+    chunk = await anext(aiter(stream))
+    await stream.close()
+    if not store:
+        await door.caller.ended(chunk.id.removeprefix("chatcmpl-"))
+        with pytest.raises(openai.ConflictError) as refused:
+            await door.sdk.chat.completions.create(**asked, stream=False)
+        assert refused.value.code == "cancelled"
+        return
+    whole = await door.sdk.chat.completions.create(**asked, stream=False)
+    assert (whole.id, whole.choices[0].message.content) == (chunk.id, "abc" * 10)
+
+
 async def test_models_and_their_other_names(door: Door) -> None:
     listed = {model.id: model async for model in door.sdk.models.list()}
     assert {"script", "small", "nobody-asks", "gpt-3.5-turbo", "gpt-4"} <= listed.keys()
