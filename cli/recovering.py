@@ -8,7 +8,7 @@ from backplane.wiring.embedded import owner_database
 from backplane.wiring.operations import operator_bus, topics
 from cli.failures import ConfigurationError, TryAgain
 from event_schemas.codec import NewerVersion
-from workers.recovery import SKEW_MINUTES, recover
+from workers.recovery import SKEW_S, recover
 
 _CAUGHT_UP_S = 60.0
 
@@ -32,7 +32,7 @@ async def run(settings: Settings) -> None:
     print(f"data keys that were erased once: {recovered.erased} deleted again")
     if recovered.unsure:
         print(
-            f"data keys made within {SKEW_MINUTES} minutes of an erasure: {len(recovered.unsure)} left, since one "
+            f"data keys made within {SKEW_S} s of an erasure: {len(recovered.unsure)} left, since one "
             "that is younger is in use; erase again what should be gone:"
         )
         for tenant_id, conversation_id in recovered.unsure:

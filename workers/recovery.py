@@ -17,8 +17,9 @@ from event_schemas.codec import decode
 from event_schemas.generation import SubmitPrompt
 from event_schemas.topics import INGESTIONS, commands
 
-SKEW_MINUTES = 5
-"""A key's age is by Postgres' clock, an erasure's by another: closer than this, nobody knows which came first."""
+SKEW_S = 10
+"""A key's age is by Postgres' clock, an erasure's by another: closer than this, nobody knows which came first. Not
+more, since what is erased is often a slip that was just written."""
 
 _PAGE = 500
 _FIRST = UUID(int=0)
@@ -50,8 +51,8 @@ async def recover(database: Database, publisher: Publisher, ended_hours: int) ->
     """
     async with database.system() as session:
         closed = await session.execute(_CLOSE_OPEN) + await session.execute(_MAKE_MISSING, hours=ended_hours)
-        erased = await session.execute(_ERASE_AGAIN, minutes=SKEW_MINUTES)
-        unsure = await session.all(_UNSURE, minutes=SKEW_MINUTES)
+        erased = await session.execute(_ERASE_AGAIN, seconds=SKEW_S)
+        unsure = await session.all(_UNSURE, seconds=SKEW_S)
     prompts = documents = 0
     gone: Counter[str] = Counter()
     async for row in _pages(database, _UNENDED_PROMPTS):
@@ -109,14 +110,14 @@ _ERASURES = """SELECT FROM read_models.event_log l
 # A conversation that goes on after it was erased has a younger key. A prompt's own key dies with its end.
 _ERASE_AGAIN = f"""
 DELETE FROM control.data_keys k
-WHERE EXISTS ({_ERASURES} AND k.created_at < l."time" - make_interval(mins => :minutes))
+WHERE EXISTS ({_ERASURES} AND k.created_at < l."time" - make_interval(secs => :seconds))
   OR k.generation_id IS NOT NULL AND EXISTS (
     SELECT FROM read_models.generations g
     WHERE g.tenant_id = k.tenant_id AND g.id = k.generation_id AND g.status IN {_ENDED})"""  # noqa: S608
 
 _UNSURE = f"""
 SELECT DISTINCT k.tenant_id, k.conversation_id FROM control.data_keys k
-WHERE EXISTS ({_ERASURES} AND k.created_at <= l."time" + make_interval(mins => :minutes))
+WHERE EXISTS ({_ERASURES} AND k.created_at <= l."time" + make_interval(secs => :seconds))
 ORDER BY k.tenant_id, k.conversation_id"""  # noqa: S608
 
 # As it was handed on last, where the claim knows.

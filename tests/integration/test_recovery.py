@@ -13,7 +13,7 @@ from event_schemas.topics import commands
 from tests.conftest import TestDatabase
 from tests.integration.bus_world import BUSES, World, told
 from tests.unit.projections.story import Story
-from workers.recovery import SKEW_MINUTES, recover
+from workers.recovery import SKEW_S, recover
 
 KEPT_HOURS = 24
 
@@ -51,9 +51,9 @@ async def test_prompts_of_a_pool_that_is_gone_hold_up_no_others(world: World) ->
     ("made", "becomes"),
     [
         pytest.param(timedelta(hours=-1), "erased", id="long before"),
-        pytest.param(timedelta(minutes=-SKEW_MINUTES, seconds=-30), "erased", id="before, however clocks differ"),
-        pytest.param(timedelta(minutes=-1), "unsure", id="just before"),
-        pytest.param(timedelta(minutes=1), "unsure", id="just after"),
+        pytest.param(timedelta(seconds=-SKEW_S - 5), "erased", id="before, however clocks differ"),
+        pytest.param(timedelta(seconds=-1), "unsure", id="just before"),
+        pytest.param(timedelta(seconds=1), "unsure", id="just after"),
         pytest.param(timedelta(hours=1), "kept", id="long after"),
     ],
 )
