@@ -122,9 +122,12 @@ async def test_sites_and_pages_are_read_before_it_answers(old: Old) -> None:
     assert "|RAG|" not in by_site
     assert "Tea is green" in by_url
     assert "Which colour?" in by_url
-    (answer,) = [
-        one for one in await old.caller.messages(session.removeprefix("urn:uuid:")) if one["role"] == "assistant"
-    ]
+    conversation_id = session.removeprefix("urn:uuid:")
+    # The socket's end is the stream's: the read model hears of it after.
+    shown = await eventually(
+        lambda: old.caller.messages(conversation_id), lambda found: found[-1]["status"] == "completed"
+    )
+    (answer,) = [one for one in shown if one["role"] == "assistant"]
     assert [one["site"] for one in answer["sources"]] == ["news"]
 
 
