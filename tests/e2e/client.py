@@ -103,7 +103,7 @@ class Client:
         return await self.http.post("/v1/prompts", json=body, headers=headers)
 
     async def submit(self, text: str | None = None, **body: Any) -> Json:
-        response = await self.post_prompt(text, **body)
+        response = await eventually(lambda: self.post_prompt(text, **body), lambda told: not _is_behind(told))
         assert response.status_code == 202, response.text
         accepted: Json = response.json()
         return accepted
@@ -130,7 +130,10 @@ class Client:
         return accepted
 
     async def get(self, path: str, **parameters: Any) -> Json:
-        response = await self.http.get(path, params=parameters or None)
+        # As clients do: a 503 says when to ask again, and is no answer.
+        response = await eventually(
+            lambda: self.http.get(path, params=parameters or None), lambda told: told.status_code != 503
+        )
         assert response.status_code == 200, response.text
         found: Json = response.json()
         return found
@@ -140,17 +143,7 @@ class Client:
 
     async def ended(self, generation_id: str) -> Json:
         """The generation, once it has ended."""
-        return await eventually(lambda: self._patiently(generation_id), lambda found: found["status"] in TERMINAL)
-
-    async def _patiently(self, generation_id: str) -> Json:
-        """As clients do: a 503 says when to ask again, and is no answer."""
-        response = await self.http.get(f"/v1/generations/{generation_id}")
-        if response.status_code == 503:
-            assert response.headers["retry-after"].isdecimal()
-            return {"status": "unavailable"}
-        assert response.status_code == 200, response.text
-        found: Json = response.json()
-        return found
+        return await eventually(lambda: self.generation(generation_id), lambda found: found["status"] in TERMINAL)
 
     async def cancel(self, generation_id: str) -> None:
         response = await self.http.post(f"/v1/generations/{generation_id}/cancel")
@@ -223,6 +216,11 @@ async def aenumerate(events: AsyncIterator[ServerSentEvent]) -> AsyncGenerator[t
     async for event in events:
         place += 1
         yield place, event
+
+
+def _is_behind(response: httpx.Response) -> bool:
+    """Whether nothing was accepted since the read models do not know yet what the prompt names."""
+    return response.status_code == 503 and response.json().get("service") == "projections"
 
 
 T = TypeVar("T")

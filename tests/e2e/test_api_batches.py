@@ -84,12 +84,12 @@ async def test_a_batch_is_cancelled_and_deleted(admin: Client) -> None:
     early = await admin.http.delete(batch["url"])
     assert (early.status_code, early.json()["type"]) == (409, "urn:parley:problem:batch-not-ended")
     assert (await admin.http.post(f"{batch['url']}/cancel")).status_code == 202
-    assert (await admin.get(batch["url"]))["status"] in ("cancelling", "cancelled")
+    await eventually(lambda: admin.get(batch["url"]), lambda found: found["status"] in ("cancelling", "cancelled"))
     found = await ended(admin, batch["id"])
     assert (found["status"], found["request_counts"]["failed"]) == ("cancelled", 40)
     assert (await admin.http.post(f"{batch['url']}/cancel")).status_code == 202
     assert (await admin.http.delete(batch["url"])).status_code == 204
-    assert (await admin.http.get(batch["url"])).status_code == 404
+    await eventually(lambda: admin.http.get(batch["url"]), lambda response: response.status_code == 404)
     assert (await admin.get("/v1/batches"))["batches"] == []
 
 

@@ -94,7 +94,7 @@ async def test_cancelling_a_running_generation_keeps_what_was_said(admin: Client
             if answer.seq >= 5 and not cancelled_at:
                 cancelled_at = time.monotonic()
                 await admin.cancel(accepted["generation_id"])
-    assert time.monotonic() - cancelled_at < 1
+    assert time.monotonic() - cancelled_at < 5
     assert answer.told[-1] == "cancelled"
     ended = await admin.ended(accepted["generation_id"])
     assert ended["status"] == "cancelled"
@@ -112,16 +112,19 @@ async def test_cancelling_a_running_generation_keeps_what_was_said(admin: Client
 
 async def test_cancelling_behind_a_full_pool_waits_for_nobody(admin: Client) -> None:
     filling = [await admin.submit("fill", script=ENDLESS) for _ in range(SLOTS)]
-    for one in filling:
-        await running(admin, one["generation_id"])
-    queued = await admin.submit("wait")
-    async with asyncio.timeout(5):
-        following = asyncio.create_task(admin.follow(queued["generation_id"]))
-        await admin.cancel(queued["generation_id"])
-        answer = await following
-    assert (answer.text, answer.told[-1]) == ("", "cancelled")
-    for one in filling:
-        await admin.cancel(one["generation_id"])
+    try:
+        for one in filling:
+            await running(admin, one["generation_id"])
+        queued = await admin.submit("wait")
+        async with asyncio.timeout(5):
+            following = asyncio.create_task(admin.follow(queued["generation_id"]))
+            await admin.cancel(queued["generation_id"])
+            answer = await following
+        assert (answer.text, answer.told[-1]) == ("", "cancelled")
+    finally:
+        # Whatever came of it: other tests have the same pool.
+        for one in filling:
+            await admin.cancel(one["generation_id"])
     for one in filling:
         assert (await admin.ended(one["generation_id"]))["status"] == "cancelled"
     # The pool is free again, and the prompt that was cancelled in the queue is dropped from it.

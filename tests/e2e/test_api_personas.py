@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import httpx
@@ -210,7 +211,8 @@ async def test_what_was_removed_is_read_by_nobody_and_asked_as_by_nobody(admin: 
     assert (await admin.http.delete("/v1/personas/clerk")).status_code == 204
     assert (await admin.get("/v1/limits"))["items"] == []
     for path in ("", "/versions", "/versions/1", "/export"):
-        assert (await admin.http.get(f"/v1/personas/clerk{path}")).status_code == 404
+        asked = partial(admin.http.get, f"/v1/personas/clerk{path}")
+        assert (await eventually(asked, lambda answer: answer.status_code != 503)).status_code == 404
     assert (await admin.http.delete("/v1/personas/clerk")).status_code == 404
     refused = await eventually(
         lambda: admin.post_prompt("a", persona="clerk"), lambda answer: answer.status_code != 202

@@ -106,7 +106,7 @@ def test_what_becomes_of_events_is_measured_by_itself(tmp_path: Path, temporary:
 
 @pytest.mark.timeout(240)
 def test_the_door_is_measured_beside_no_proxy(tmp_path: Path, temporary: Path) -> None:
-    finished = finished_bench("benches.doors --seconds 1 --no-litellm --streams 4", tmp_path, temporary)
+    finished = finished_bench("benches.doors --seconds 2 --no-litellm --streams 4", tmp_path, temporary)
     rows = [line.split(" | ") for line in finished.stdout.splitlines() if line.startswith(("| direct", "| Parley"))]
     assert [row[0] for row in rows] == ["| direct", "| Parley"] * 3
     for row in rows:

@@ -214,7 +214,9 @@ async def test_sessions_are_listed_renamed_and_deleted(account: Account, admin: 
         assert (await stranger.http.get(path)).json() == {"detail": "There is no such conversation."}
     assert (await stranger.http.delete(f"/v1/gpt/sessions/{first}")).status_code == 404
     assert (await account.http.delete(f"/v1/gpt/sessions/{first}")).status_code == 204
-    assert (await account.http.get(f"/v1/gpt/sessions/{first}")).status_code == 404
+    await eventually(
+        lambda: account.http.get(f"/v1/gpt/sessions/{first}"), lambda response: response.status_code == 404
+    )
     assert [one["session_id"] for one in (await account.http.get("/v1/gpt/sessions")).json()] == [second]
 
 
