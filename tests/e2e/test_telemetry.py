@@ -214,8 +214,12 @@ OURS = ("backplane", "cli", "command_api", "gateway", "projections", "query_api"
 async def test_lines_say_whose_they_are_and_nothing_of_what_was_written(parley: Up, client: Client) -> None:
     prompt = Traced(client, flags="01")
     generation_id = await prompt.run()
-    all_submitted = await client.events(type=SubmitPrompt.wire_name)
-    [submitted] = [one for one in all_submitted if one["data"]["generation_id"] == generation_id]
+
+    async def recorded() -> list[dict[str, Any]]:
+        told = await client.events(type=SubmitPrompt.wire_name)
+        return [one for one in told if one["data"]["generation_id"] == generation_id]
+
+    [submitted] = await eventually(recorded, bool)
 
     async def about() -> dict[str, dict[str, Any]]:
         return {line["action"]: line for line in _lines(parley) if line.get("generation_id") == generation_id}
