@@ -197,6 +197,10 @@ class ChatReplies:
     async def became(self, taken: Taken, place: Mapping[str, str], generation_id: UUID, conversation_id: UUID) -> None:
         """It is a prompt; what was asked is not kept here any more. Raises NotOurs, DatabaseUnavailable."""
         async with self._database.tenant(taken.tenant_id) as session:
+            # The tool before what is its own, as who removes it locks them: else each would wait for the other.
+            await session.one(
+                "SELECT 1 FROM control.chat_tools WHERE chat_tool_id = :tool FOR KEY SHARE", tool=taken.chat_tool_id
+            )
             changed = await session.execute(
                 "UPDATE control.chat_replies SET generation_id = :generation_id, sealed = :sealed, failures = 0"
                 " WHERE chat_reply_id = :id AND taker = :taker",

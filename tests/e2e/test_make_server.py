@@ -73,7 +73,8 @@ def test_operators_commands_beside_a_running_parley(up: Up) -> None:
     key = up.parley("key", "issue", "--tenant", "acme", "--role", "member", "--user", "ada").strip()
     assert up.get("/v1/conversations", key).json()["conversations"] == []
     up.parley("chat", "Hello", PARLEY_API_KEY=key)
-    assert len(up.get("/v1/conversations", key).json()["conversations"]) == 1
+    # What it said has ended; that it is a conversation, the read model hears a moment later.
+    until(lambda: len(up.get("/v1/conversations", key).json()["conversations"]) == 1, "there is no conversation")
     up.parley("key", "revoke", key.rsplit("_", 1)[0])
     until(lambda: up.get("/v1/conversations", key).status_code == 401, "the revoked key still works")
     assert "no tenant 'nobody'" in up.parley("key", "issue", "--tenant", "nobody", code=1)

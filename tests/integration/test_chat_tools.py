@@ -140,6 +140,24 @@ async def test_a_removed_one_leaves_nothing(world: World) -> None:
     assert await world.replies.take(10) == []
 
 
+async def test_who_removes_one_and_who_asks_for_it_do_not_lock_each_other_out(world: World) -> None:
+    tool = await world.add()
+    await world.ask(tool, "Why?")
+    taken = await world.one()
+    async with world.owner.transaction():
+        # As a removal begins, before it comes to what is the tool's.
+        await world.owner.execute("SELECT 1 FROM control.chat_tools WHERE chat_tool_id = $1 FOR UPDATE", tool.id)
+        asking = asyncio.create_task(world.became(taken))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%chat_t%'"
+        async with asyncio.timeout(30):
+            while not await world.owner.fetchval(waiting):
+                await world.owner.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees the same again
+                await asyncio.sleep(0.02)
+        await world.owner.execute("DELETE FROM control.chat_tools WHERE chat_tool_id = $1", tool.id)
+    with pytest.raises(NotOurs):
+        await asking
+
+
 async def test_a_tenant_has_so_many_and_no_more(world: World) -> None:
     answers = await asyncio.gather(*(world.add() for _ in range(MOST_CHAT_TOOLS + 2)), return_exceptions=True)
     assert [one.type for one in answers if isinstance(one, Refused)] == ["too-many-chat-tools"] * 2
