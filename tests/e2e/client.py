@@ -143,7 +143,17 @@ class Client:
 
     async def ended(self, generation_id: str) -> Json:
         """The generation, once it has ended."""
-        return await eventually(lambda: self.generation(generation_id), lambda found: found["status"] in TERMINAL)
+        return await eventually(lambda: self._patiently(generation_id), lambda found: found["status"] in TERMINAL)
+
+    async def _patiently(self, generation_id: str) -> Json:
+        """As clients do: a 503 says when to ask again, and is no answer."""
+        response = await self.http.get(f"/v1/generations/{generation_id}")
+        if response.status_code == 503:
+            assert response.headers["retry-after"].isdecimal()
+            return {"status": "unavailable"}
+        assert response.status_code == 200, response.text
+        found: Json = response.json()
+        return found
 
     async def cancel(self, generation_id: str) -> None:
         response = await self.http.post(f"/v1/generations/{generation_id}/cancel")
