@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,12 +15,14 @@ import psutil
 import pytest
 
 from tests.conftest import start_postgres, start_valkey
-from tests.e2e.client import Client
+from tests.e2e.client import Client, eventually
 from tests.e2e.running import Up, free_port, until
 
 pytestmark = pytest.mark.timeout(240)
 
 PROMPTS = 60
+
+BOTH = {"prompt.submit", "generation.completed"}
 
 
 @pytest.fixture
@@ -75,9 +78,15 @@ async def recorded(client: Client, generations: list[str]) -> None:
     """Each ended, once, in the record and in the read models."""
     for generation_id in generations:
         assert (await client.ended(generation_id))["status"] == "completed"
-        events = await client.events(subject=f"generation:{generation_id}")
-        types = [event["type"].partition(".v")[0] for event in events]
-        assert types.count("prompt.submit") == types.count("generation.completed") == 1
+        # The commands may have been the killed one's to read, and the events the other's: they come in any order.
+        await eventually(lambda one=generation_id: types(client, one), BOTH.issubset)  # type: ignore[misc]
+    for generation_id in generations:
+        told = Counter(await types(client, generation_id))
+        assert {name: told[name] for name in BOTH} == dict.fromkeys(BOTH, 1), f"{generation_id}: {told}"
+
+
+async def types(client: Client, generation_id: str) -> list[str]:
+    return [one["type"].partition(".v")[0] for one in await client.events(subject=f"generation:{generation_id}")]
 
 
 async def test_each_of_two_is_killed_under_load(up: Up) -> None:
