@@ -156,7 +156,9 @@ class Client:
         return found
 
     async def cancel(self, generation_id: str) -> None:
-        response = await self.http.post(f"/v1/generations/{generation_id}/cancel")
+        response = await eventually(
+            lambda: self.http.post(f"/v1/generations/{generation_id}/cancel"), lambda told: told.status_code != 503
+        )
         assert response.status_code == 202, response.text
 
     async def messages(self, conversation_id: str) -> list[Json]:
