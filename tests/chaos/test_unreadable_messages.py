@@ -82,9 +82,9 @@ async def test_an_event_of_a_newer_release_waits_for_one_and_holds_up_no_prompt(
             stderr=log,
         )
     try:
-        found = await eventually(lambda: client.http.get(accepted["generation_url"]), lambda found: found.is_success)
-        assert found.json()["content"] == answer.text
-        assert [one["id"] for one in await client.events(type=wire_name)] == [newer["id"]]
+        assert (await client.ended(accepted["generation_id"]))["content"] == answer.text
+        told = await eventually(lambda: client.events(type=wire_name), bool)
+        assert [one["id"] for one in told] == [newer["id"]]
     finally:
         with suppress(ProcessLookupError):
             release.terminate()

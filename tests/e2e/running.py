@@ -47,6 +47,8 @@ class Up:
             # What kill -9 leaves behind is taken over sooner than by default.
             "PARLEY_BUS__LEASE_S": "2",
             "PARLEY_WORKER__LEASE_S": "2",
+            # Beside many other tests the read models are further behind than people would wait for.
+            "PARLEY_READ_YOUR_WRITES_S": "10",
             "PARLEY_POOLS": json.dumps({"local": {"backend": "scripted", "models": ["script"]}}),
             **settings,
         }
