@@ -290,6 +290,7 @@ async def test_a_repeat_is_the_same_prompt_although_its_persona_was_removed(admi
     assert (again.status_code, again.json()) == (202, first.json())
 
 
+@pytest.mark.timeout(300)  # a dozen processes, one after another
 def test_files_are_saved_at_start_and_by_the_command_line(parley: Up, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("personas")
     file = folder / "guide.yaml"
