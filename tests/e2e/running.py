@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def free_port() -> int:
